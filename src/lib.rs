@@ -1,1 +1,10 @@
-//! lib
+//! burnmark: is the optimised transformer really faster and leaner than the plain one, and still correct?
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! Experiment (TOML + flags) -> Plan (cells) -> one child process per cell -> Observations (raw samples)
+//!                                                                        -> Results (versioned JSON) -> reports
+//! ```
+
+pub mod spec;

@@ -1,0 +1,183 @@
+use std::fmt;
+
+use clap::ValueEnum;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ModelConfig;
+
+/// What a cell measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// Forward, next-token cross-entropy, backward; optionally an optimiser step.
+    Training,
+    /// Forward alone, without autodiff.
+    Inference,
+    /// Prefill of a prompt, then one token at a time with a key-value cache.
+    Generation,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Training => "training",
+            Self::Inference => "inference",
+            Self::Generation => "generation",
+        })
+    }
+}
+
+/// Execution mode, standing in for `torch.compile`'s; see docs/METHOD.md for what each means on a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// No fusion, cheapest autotune (`--no-compile`).
+    NoCompile,
+    /// Fusion and balanced autotune where the backend has them.
+    #[default]
+    Default,
+    /// As `default`, with graph capture and replay of inference and decode.
+    ReduceOverhead,
+    /// Fusion, full autotune, graph capture where it helps.
+    MaxAutotune,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCompile => "no-compile",
+            Self::Default => "default",
+            Self::ReduceOverhead => "reduce-overhead",
+            Self::MaxAutotune => "max-autotune",
+        })
+    }
+}
+
+/// Element type of weights and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    #[default]
+    F32,
+    /// 64-bit floating point throughout: for verification, not for speed.
+    F64,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+        })
+    }
+}
+
+/// The optimiser applied after backward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Gradients are dropped.
+    #[default]
+    None,
+    /// AdamW (arXiv:1711.05101), timed as its own phase.
+    Adamw,
+}
+
+/// How often a step runs: first untimed-for-statistics, then as samples.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSpec {
+    /// Steps before the first sample; their times are kept as the warm-up curve.
+    pub warmup_steps: usize,
+    /// Samples taken.
+    pub benchmark_steps: usize,
+}
+
+/// Training, one step a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainingSpec {
+    /// How often.
+    pub steps: StepSpec,
+    /// What happens to the gradients.
+    pub optimizer: Optimizer,
+}
+
+/// Generation, one prompt and its continuation a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationSpec {
+    /// Sequences generated side by side.
+    pub batch_size: usize,
+    /// Tokens in the prompt; the prefill.
+    pub prompt_tokens: usize,
+    /// Tokens produced, the first of them by the prefill.
+    pub new_tokens: usize,
+    /// Iterations before the first sample.
+    pub warmup_iterations: usize,
+    /// Samples taken.
+    pub iterations: usize,
+}
+
+/// The workloads of a cell; absent ones are not run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workloads {
+    /// Training, if asked for.
+    pub training: Option<TrainingSpec>,
+    /// Inference, if asked for.
+    pub inference: Option<StepSpec>,
+    /// Generation, if asked for.
+    pub generation: Option<GenerationSpec>,
+}
+
+/// One cell of the plan: everything a child needs to reproduce the measurement by hand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellSpec {
+    /// Backend and device, such as `flex` or `cuda:0`.
+    pub backend: String,
+    /// Name of the model family in the registry, `decoder` for the built-in one.
+    pub family: String,
+    /// Variant of the family, such as `default`, `example` or `example-without-attention`.
+    pub variant: String,
+    /// Execution mode asked for.
+    pub mode: Mode,
+    /// Element type asked for.
+    pub precision: Precision,
+    /// Sequences per training and inference step.
+    pub batch_size: usize,
+    /// Tokens per sequence of a training and inference step.
+    pub seq_length: usize,
+    /// Sizes of the model.
+    pub model: ModelConfig,
+    /// What is measured.
+    pub workloads: Workloads,
+    /// Seed of weights and token ids.
+    pub seed: u64,
+}
+
+impl CellSpec {
+    /// A name that is unique within a plan and stable between runs: the axes, then a digest of the whole spec.
+    ///
+    /// Two specs with the same id measure the same thing, which is what `--resume` relies on.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let text = serde_json::to_string(self).expect("a cell spec always serialises");
+        format!("{}-{:08x}", self.label(), fnv1a(text.as_bytes()))
+    }
+
+    /// The axes in words, without the digest.
+    #[must_use]
+    pub fn label(&self) -> String {
+        format!(
+            "{}/{}/{}/{}/b{}s{}",
+            self.backend, self.variant, self.mode, self.precision, self.batch_size, self.seq_length
+        )
+    }
+}
+
+/// FNV-1a folded to 32 bits: stable between builds, which `std`'s hasher does not promise.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash ^ (hash >> 32)) as u32
+}

@@ -1,0 +1,163 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CellSpec, Mode, Observation, Precision, VerifyReport, VerifySpec, Workload};
+
+/// What the parent asks of a child: one JSON document on its standard input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Job {
+    /// Measure one cell.
+    Measure(CellSpec),
+    /// Prove the numbers.
+    Verify(VerifySpec),
+}
+
+/// Part of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Steps whose times are kept but are not samples.
+    Warmup,
+    /// Steps that are samples.
+    Measure,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warmup => "warm-up",
+            Self::Measure => "measure",
+        })
+    }
+}
+
+/// The device a child opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Backend name, such as `flex`.
+    pub backend: String,
+    /// Device as the user would name it, such as `flex` or `cuda:0`.
+    pub device: String,
+    /// What the hardware or driver calls it.
+    pub name: String,
+    /// Threads the backend computes with, where that is a fixed number.
+    pub threads: Option<usize>,
+}
+
+/// What of the request was put into effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Execution mode that was asked for.
+    pub requested_mode: Mode,
+    /// What the backend made of it, in words: `eager`, `fusion + autotune`.
+    pub execution: String,
+    /// Element type used.
+    pub precision: Precision,
+    /// Requests that the backend could not meet, each with its reason.
+    pub notes: Vec<String>,
+}
+
+/// What a child tells its parent: one JSON document a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The device is open.
+    Opened {
+        /// The device.
+        device: DeviceReport,
+        /// What was put into effect.
+        applied: Applied,
+    },
+    /// A phase began.
+    PhaseStarted {
+        /// Of this workload.
+        workload: Workload,
+        /// This phase.
+        phase: Phase,
+        /// With this many steps.
+        steps: usize,
+    },
+    /// A step ended; sent now and then.
+    Progress {
+        /// Of this workload.
+        workload: Workload,
+        /// In this phase.
+        phase: Phase,
+        /// Steps done, from 1.
+        step: usize,
+        /// Of so many.
+        steps: usize,
+        /// The step's wall clock.
+        step_ns: u64,
+    },
+    /// A workload is complete.
+    Observed(Observation),
+    /// A verification is complete.
+    Verified(VerifyReport),
+    /// The job is complete; nothing follows.
+    Finished,
+    /// The job failed; nothing follows.
+    Failed(Failure),
+}
+
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The backend, device or feature is not there.
+    Unsupported,
+    /// Memory ran out, or the limit was reached.
+    OutOfMemory,
+    /// It ran past its time limit and was stopped.
+    TimedOut,
+    /// It panicked, aborted or was killed.
+    Crashed,
+    /// It did not speak the protocol.
+    Protocol,
+    /// It computed something else than the reference.
+    WrongAnswer,
+    /// The user stopped the run.
+    Interrupted,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unsupported => "unsupported",
+            Self::OutOfMemory => "out of memory",
+            Self::TimedOut => "timed out",
+            Self::Crashed => "crashed",
+            Self::Protocol => "protocol error",
+            Self::WrongAnswer => "wrong answer",
+            Self::Interrupted => "interrupted",
+        })
+    }
+}
+
+/// A failure that takes the place of a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What sort.
+    pub kind: FailureKind,
+    /// What happened and what to do about it.
+    pub message: String,
+    /// The last lines of the child's standard error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+}
+
+impl Failure {
+    /// A failure without the child's output, which the runner adds.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), stderr: String::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}

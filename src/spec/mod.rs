@@ -1,0 +1,16 @@
+//! The words that both ends of the pipe share: what a cell is, what a child reports, how it can fail.
+//!
+//! Plain data, no input or output, no Burn. The parent turns an experiment into [`Job`]s, a child answers each
+//! with [`Event`]s, and nothing else passes between them.
+
+mod cell;
+mod event;
+mod model;
+mod observation;
+mod verification;
+
+pub use cell::{CellSpec, GenerationSpec, Mode, Optimizer, Precision, StepSpec, TrainingSpec, Workload, Workloads};
+pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
+pub use model::ModelConfig;
+pub use observation::{Figure, GenerationSeries, MemoryObservation, Observation};
+pub use verification::{Check, Tolerance, VerifyReport, VerifySpec};

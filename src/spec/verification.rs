@@ -1,0 +1,89 @@
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, ModelConfig, Precision};
+
+/// Largest relative L2 error that passes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tolerance {
+    /// Of logits and loss.
+    pub logits: f64,
+    /// Of each gradient.
+    pub gradients: f64,
+}
+
+impl Tolerance {
+    /// What rounding alone may cost at a precision.
+    #[must_use]
+    pub fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self { logits: 1e-5, gradients: 1e-4 },
+            Precision::F64 => Self { logits: 1e-12, gradients: 1e-11 },
+        }
+    }
+}
+
+/// Proof of numbers asked of a child.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifySpec {
+    /// Backend and device.
+    pub backend: String,
+    /// Model family in the registry.
+    pub family: String,
+    /// Variants to check; without a reference each is held against the first.
+    pub variants: Vec<String>,
+    /// Execution mode.
+    pub mode: Mode,
+    /// Element type.
+    pub precision: Precision,
+    /// Sizes; replaced by those of the reference, if there is one.
+    pub model: ModelConfig,
+    /// Sequences; replaced by those of the reference, if there is one.
+    pub batch_size: usize,
+    /// Tokens per sequence; replaced by those of the reference, if there is one.
+    pub seq_length: usize,
+    /// Seed of weights and ids where there is no reference.
+    pub seed: u64,
+    /// A safetensors file with weights, ids, logits, loss, gradients and a greedy continuation.
+    pub reference: Option<PathBuf>,
+    /// What passes.
+    pub tolerance: Tolerance,
+}
+
+/// One comparison of a verification.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// The variant that was checked.
+    pub variant: String,
+    /// What was compared: `logits`, `loss`, `grad.<parameter>`, `cached decode`, `greedy continuation`.
+    pub what: String,
+    /// Against what: `reference` or the name of a variant.
+    pub against: String,
+    /// Relative L2 error, or the share of differing tokens for the greedy continuation; `None` if it is not a number.
+    pub error: Option<f64>,
+    /// Largest error that passes.
+    pub tolerance: f64,
+    /// Whether it passed.
+    pub passed: bool,
+    /// More, such as the position with the largest error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Everything one verification compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Where the expected numbers come from: a file's path, or seeded weights.
+    pub reference: String,
+    /// The comparisons in the order they were made.
+    pub checks: Vec<Check>,
+}
+
+impl VerifyReport {
+    /// Whether there was something to compare and all of it passed.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        !self.checks.is_empty() && self.checks.iter().all(|check| check.passed)
+    }
+}
