@@ -7,4 +7,6 @@
 //!                                                                        -> Results (versioned JSON) -> reports
 //! ```
 
+pub mod model;
+pub mod ops;
 pub mod spec;

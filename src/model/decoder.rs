@@ -1,0 +1,341 @@
+//! The decoder: Llama's architecture (Touvron et al. 2023, arXiv:2302.13971), pre-norm, rotary positions, grouped-query
+//! attention, SwiGLU, no biases, head not tied to the embedding. Written once; [`Optimizations`] choose which operation
+//! computes each step, never what is computed.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
+
+use super::cache::LayerCache;
+use super::layers::{Linear, Norm, Source, host};
+use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, plain};
+use crate::ops;
+use crate::ops::attention::Heads;
+use crate::ops::rope::RopeTables;
+use crate::spec::ModelConfig;
+
+#[derive(Module, Debug)]
+pub(super) struct Decoder {
+    embedding: Param<Tensor<2>>,
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    #[module(skip)]
+    shared: Shared,
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    attn_norm: Norm,
+    /// Query, key and value projections, in this order: one matrix or three.
+    qkv: Vec<Linear>,
+    output: Linear,
+    mlp_norm: Norm,
+    /// Gate and up-projection, in this order: one matrix or two.
+    gate_up: Vec<Linear>,
+    down: Linear,
+}
+
+/// What all layers use.
+#[derive(Clone, Debug)]
+struct Shared {
+    config: ModelConfig,
+    optimizations: Optimizations,
+    heads: Heads,
+    tables: Option<RopeTables>,
+    dtype: DType,
+    device: Device,
+}
+
+/// Which rows of the rotary tables a forward pass uses.
+struct Positions {
+    first: usize,
+    /// Cosine and sine of just these rows, for the plain rotation.
+    plain: Option<(Tensor<2>, Tensor<2>)>,
+}
+
+impl Decoder {
+    pub fn new(request: &BuildRequest, optimizations: Optimizations) -> Result<Self, BuildError> {
+        let config = request.config;
+        request.weights.check(config).map_err(BuildError::Weights)?;
+        let linear = |names: &[(String, usize)], fuse: bool| -> Vec<Linear> {
+            let sources: Vec<_> = names.iter().map(|(name, out)| Source { name: name.clone(), out: *out }).collect();
+            match fuse {
+                true => vec![Linear::new(request, sources)],
+                false => sources.into_iter().map(|source| Linear::new(request, vec![source])).collect(),
+            }
+        };
+        let one = |name: String, out| Linear::new(request, vec![Source { name, out }]);
+        let fuse = optimizations.has(Optimization::FusedWeights);
+        let (hidden, kv, mlp) = (config.hidden_size, config.kv_size(), config.intermediate_size);
+        let layer = |index: usize| {
+            let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            Layer {
+                attn_norm: Norm::new(request, name("input_layernorm")),
+                qkv: linear(
+                    &[
+                        (name("self_attn.q_proj"), hidden),
+                        (name("self_attn.k_proj"), kv),
+                        (name("self_attn.v_proj"), kv),
+                    ],
+                    fuse,
+                ),
+                output: one(name("self_attn.o_proj"), hidden),
+                mlp_norm: Norm::new(request, name("post_attention_layernorm")),
+                gate_up: linear(&[(name("mlp.gate_proj"), mlp), (name("mlp.up_proj"), mlp)], fuse),
+                down: one(name("mlp.down_proj"), hidden),
+            }
+        };
+        let embedding = &request.weights.0[EMBEDDING];
+        let embedding = TensorData::new(embedding.values.clone(), [config.vocab_size, hidden]);
+        let tables = optimizations.has(Optimization::Rope).then(|| {
+            let (positions, theta) = (config.max_position_embeddings, config.rope_theta);
+            RopeTables::new(0..positions, config.head_dim(), theta, request.dtype, request.device)
+        });
+        Ok(Self {
+            embedding: Param::from_tensor(Tensor::from_data(embedding, (request.device, request.dtype))),
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            norm: Norm::new(request, "model.norm.weight".to_owned()),
+            head: one("lm_head.weight".to_owned(), config.vocab_size),
+            shared: Shared {
+                config: config.clone(),
+                heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads },
+                optimizations,
+                tables,
+                dtype: request.dtype,
+                device: request.device.clone(),
+            },
+        })
+    }
+
+    /// Final hidden states `[batch, seq, hidden]` of `ids [batch, seq]`, the first of them at position `first`.
+    fn hidden(&self, ids: Tensor<2, Int>, first: usize, caches: Option<&mut [LayerCache]>) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
+        let positions = self.shared.positions(first, seq);
+        let x = self.embedding.val().select(0, ids.reshape([batch * seq]));
+        let mut x = x.reshape([batch, seq, self.shared.config.hidden_size]);
+        let mut caches = caches.map(|caches| caches.iter_mut());
+        for layer in &self.layers {
+            let cache = caches.as_mut().and_then(Iterator::next);
+            x = layer.forward(x, &positions, cache, &self.shared);
+        }
+        x
+    }
+
+    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let hidden = self.shared.norm(&self.norm, hidden);
+        self.head.forward(hidden, self.shared.has(Optimization::Linear))
+    }
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+impl Model for Decoder {
+    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        self.logits(self.hidden(ids, 0, None))
+    }
+
+    fn loss(&self, ids: Tensor<2, Int>) -> Tensor<1> {
+        if !self.shared.has(Optimization::Loss) {
+            return plain::next_token_loss(self.forward(ids.clone()), ids);
+        }
+        let [batch, seq] = ids.dims();
+        let hidden = self.shared.norm(&self.norm, self.hidden(ids.clone(), 0, None));
+        let nothing = Tensor::full([batch, 1], -1, &ids.device());
+        let targets = Tensor::cat(vec![ids.narrow(1, 1, seq - 1), nothing], 1).reshape([batch * seq]);
+        let hidden = hidden.reshape([batch * seq, self.shared.config.hidden_size]);
+        ops::linear_cross_entropy(hidden, self.head.weight.val(), targets, batch * (seq - 1))
+    }
+
+    fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
+        let shared = &self.shared;
+        let shape = [batch, shared.heads.key_value, capacity, shared.config.head_dim()];
+        let cache = || match shared.has(Optimization::KvCache) {
+            true => LayerCache::Preallocated {
+                keys: Tensor::zeros(shape, (&shared.device, shared.dtype)),
+                values: Tensor::zeros(shape, (&shared.device, shared.dtype)),
+            },
+            false => LayerCache::Growing(None),
+        };
+        Box::new(Generation { decoder: self, caches: self.layers.iter().map(|_| cache()).collect(), length: 0 })
+    }
+
+    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
+        let mut to = BTreeMap::new();
+        let matrix = |linear: &Linear, to: &mut BTreeMap<_, _>| {
+            linear.weight.val().grad(gradients).map(|gradient| linear.export(gradient, to));
+        };
+        let norm = |norm: &Norm, to: &mut BTreeMap<_, _>| {
+            norm.weight.val().grad(gradients).map(|gradient| norm.export(gradient, to));
+        };
+        if let Some(gradient) = self.embedding.val().grad(gradients) {
+            let shape = gradient.dims().to_vec();
+            to.insert(EMBEDDING.to_owned(), Array { shape, values: host(gradient) });
+        }
+        for layer in &self.layers {
+            let matrices = layer.qkv.iter().chain(&layer.gate_up).chain([&layer.output, &layer.down]);
+            matrices.for_each(|linear| matrix(linear, &mut to));
+            [&layer.attn_norm, &layer.mlp_norm].into_iter().for_each(|layer_norm| norm(layer_norm, &mut to));
+        }
+        norm(&self.norm, &mut to);
+        matrix(&self.head, &mut to);
+        to
+    }
+
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients) {
+        let gradients = GradientsParams::from_grads(gradients, self);
+        *self = optimizer.step(learning_rate, self.clone(), gradients);
+    }
+}
+
+struct Generation<'a> {
+    decoder: &'a Decoder,
+    caches: Vec<LayerCache>,
+    length: usize,
+}
+
+impl Session for Generation<'_> {
+    fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
+        let [batch, count] = ids.dims();
+        let hidden = self.decoder.hidden(ids, self.length, Some(&mut self.caches));
+        self.length += count;
+        let last_only = self.decoder.shared.has(Optimization::LastLogits);
+        let hidden = if last_only { hidden.narrow(1, count - 1, 1) } else { hidden };
+        let logits = self.decoder.logits(hidden);
+        let [_, rows, vocabulary] = logits.dims();
+        logits.narrow(1, rows - 1, 1).reshape([batch, vocabulary])
+    }
+}
+
+impl Shared {
+    fn has(&self, optimization: Optimization) -> bool {
+        self.optimizations.has(optimization)
+    }
+
+    fn norm(&self, norm: &Norm, x: Tensor<3>) -> Tensor<3> {
+        let (weight, eps) = (norm.weight.val(), self.config.rms_norm_eps);
+        if self.has(Optimization::RmsNorm) { ops::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
+    }
+
+    /// The plain way makes its tables anew in every forward pass, as `transformers` does.
+    fn positions(&self, first: usize, seq: usize) -> Positions {
+        let plain = self.tables.is_none().then(|| {
+            let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
+            RopeTables::new(first..first + seq, head_dim, theta, self.dtype, &self.device).into_parts()
+        });
+        Positions { first, plain }
+    }
+}
+
+/// Query, key and value of every position: side by side in a row, or apart.
+enum Qkv {
+    /// `[batch, seq, packed * head_dim]`.
+    Packed(Tensor<3>),
+    /// `[batch, seq, heads * head_dim]` each.
+    Apart([Tensor<3>; 3]),
+}
+
+impl Qkv {
+    fn packed(self) -> Tensor<3> {
+        match self {
+            Self::Packed(qkv) => qkv,
+            Self::Apart(parts) => Tensor::cat(parts.to_vec(), 2),
+        }
+    }
+
+    fn apart(self, config: &ModelConfig) -> [Tensor<3>; 3] {
+        let (hidden, kv) = (config.hidden_size, config.kv_size());
+        match self {
+            Self::Packed(qkv) => {
+                [(0, hidden), (hidden, kv), (hidden + kv, kv)].map(|(first, width)| qkv.clone().narrow(2, first, width))
+            }
+            Self::Apart(parts) => parts,
+        }
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: Tensor<3>, at: &Positions, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
+        let fast = shared.has(Optimization::Linear);
+        let h = shared.norm(&self.attn_norm, x.clone());
+        let h = self.attend(h, at, cache, shared);
+        let x = self.output.forward_add(h, x, fast);
+        let h = shared.norm(&self.mlp_norm, x.clone());
+        let h = self.gated(h, shared);
+        self.down.forward_add(h, x, fast)
+    }
+
+    /// Attention heads before the output projection, `[batch, seq, hidden]`.
+    fn attend(&self, x: Tensor<3>, at: &Positions, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
+        let fast = shared.has(Optimization::Linear);
+        let qkv = match self.qkv.as_slice() {
+            [q, k, v] => Qkv::Apart([q, k, v].map(|linear| linear.forward(x.clone(), fast))),
+            fused => Qkv::Packed(fused[0].forward(x, fast)),
+        };
+        let heads = shared.heads;
+        let qkv = match (&shared.tables, &at.plain) {
+            (Some(tables), _) => Qkv::Packed(ops::rope(qkv.packed(), tables, heads.query + heads.key_value, at.first)),
+            (None, Some((cos, sin))) => {
+                let [q, k, v] = qkv.apart(&shared.config);
+                let turned = |x, heads| plain::rope(x, cos.clone(), sin.clone(), heads);
+                Qkv::Apart([turned(q, heads.query), turned(k, heads.key_value), v])
+            }
+            (None, None) => unreachable!("positions carry tables where the model has none"),
+        };
+        match (shared.has(Optimization::Attention), cache) {
+            (true, None) => ops::attention(qkv.packed(), heads),
+            (true, Some(cache)) => {
+                let qkv = qkv.packed();
+                let [_, seq, _] = qkv.dims();
+                let [_, k, v] = Qkv::Packed(qkv.clone()).apart(&shared.config);
+                let (keys, values) =
+                    cache.append(split_heads(k, heads.key_value), split_heads(v, heads.key_value), at.first);
+                ops::cached_attention(qkv, keys, values, at.first + seq, heads)
+            }
+            (false, cache) => {
+                let [q, k, v] = qkv.apart(&shared.config);
+                let [_, seq, _] = q.dims();
+                let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
+                let (k, v) = match cache {
+                    Some(cache) => {
+                        let (k, v) = cache.append(k, v, at.first);
+                        (k.narrow(2, 0, at.first + seq), v.narrow(2, 0, at.first + seq))
+                    }
+                    None => (k, v),
+                };
+                join_heads(plain::attention(split_heads(q, heads.query), k, v))
+            }
+        }
+    }
+
+    /// The gated feed-forward block before its down-projection, `[batch, seq, intermediate]`.
+    fn gated(&self, x: Tensor<3>, shared: &Shared) -> Tensor<3> {
+        let fast = shared.has(Optimization::Linear);
+        let width = shared.config.intermediate_size;
+        match (self.gate_up.as_slice(), shared.has(Optimization::Swiglu)) {
+            ([gate, up], false) => plain::swiglu(gate.forward(x.clone(), fast), up.forward(x, fast)),
+            ([gate, up], true) => {
+                ops::swiglu(Tensor::cat(vec![gate.forward(x.clone(), fast), up.forward(x, fast)], 2))
+            }
+            (fused, true) => ops::swiglu(fused[0].forward(x, fast)),
+            (fused, false) => {
+                let gate_up = fused[0].forward(x, fast);
+                plain::swiglu(gate_up.clone().narrow(2, 0, width), gate_up.narrow(2, width, width))
+            }
+        }
+    }
+}
+
+/// `[batch, seq, heads * head_dim]` to `[batch, heads, seq, head_dim]`.
+fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+    let [batch, seq, width] = x.dims();
+    x.reshape([batch, seq, heads, width / heads]).swap_dims(1, 2)
+}
+
+/// `[batch, heads, seq, head_dim]` to `[batch, seq, heads * head_dim]`.
+fn join_heads(x: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, seq, head_dim] = x.dims();
+    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
+}

@@ -1,0 +1,91 @@
+use std::collections::BTreeMap;
+
+use burn::module::{Module, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use super::{Array, BuildRequest};
+use crate::ops;
+
+/// Where a weight comes from: a Hugging Face parameter `[out, in]`.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub name: String,
+    pub out: usize,
+}
+
+/// One or more Hugging Face matrices side by side, `[in, sum of out]`.
+#[derive(Module, Debug)]
+pub(super) struct Linear {
+    pub weight: Param<Tensor<2>>,
+    #[module(skip)]
+    sources: Vec<Source>,
+}
+
+impl Linear {
+    pub fn new(request: &BuildRequest, sources: Vec<Source>) -> Self {
+        let arrays: Vec<&Array<f32>> = sources.iter().map(|source| &request.weights.0[&source.name]).collect();
+        let input = arrays[0].shape[1];
+        let output: usize = sources.iter().map(|source| source.out).sum();
+        let mut values = vec![0.0; input * output];
+        let mut column = 0;
+        for array in arrays {
+            for row in array.values.chunks_exact(input) {
+                for (i, value) in row.iter().enumerate() {
+                    values[i * output + column] = *value;
+                }
+                column += 1;
+            }
+        }
+        let weight = Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.dtype));
+        Self { weight: Param::from_tensor(weight), sources }
+    }
+
+    /// `x [batch, seq, in]` to `[batch, seq, out]`; `fast` through our operation, else through Burn's.
+    pub fn forward(&self, x: Tensor<3>, fast: bool) -> Tensor<3> {
+        let weight = self.weight.val();
+        if fast { ops::linear(x, weight) } else { burn::tensor::module::linear(x, weight, None) }
+    }
+
+    /// As [`Self::forward`], added to `residual [batch, seq, out]`.
+    pub fn forward_add(&self, x: Tensor<3>, residual: Tensor<3>, fast: bool) -> Tensor<3> {
+        if fast { ops::linear_add(x, self.weight.val(), residual) } else { residual + self.forward(x, false) }
+    }
+
+    /// Splits a tensor of the weight's shape back into the Hugging Face matrices.
+    pub fn export(&self, tensor: Tensor<2>, to: &mut BTreeMap<String, Array<f64>>) {
+        let [input, _] = tensor.dims();
+        let mut column = 0;
+        for source in &self.sources {
+            let part = tensor.clone().narrow(1, column, source.out).transpose();
+            to.insert(source.name.clone(), Array { shape: vec![source.out, input], values: host(part) });
+            column += source.out;
+        }
+    }
+}
+
+/// Scale of an RMSNorm.
+#[derive(Module, Debug)]
+pub(super) struct Norm {
+    pub weight: Param<Tensor<1>>,
+    #[module(skip)]
+    pub name: String,
+}
+
+impl Norm {
+    pub fn new(request: &BuildRequest, name: String) -> Self {
+        let values = request.weights.0[&name].values.clone();
+        let length = values.len();
+        let weight = Tensor::from_data(TensorData::new(values, [length]), (request.device, request.dtype));
+        Self { weight: Param::from_tensor(weight), name }
+    }
+
+    pub fn export(&self, tensor: Tensor<1>, to: &mut BTreeMap<String, Array<f64>>) {
+        let [length] = tensor.dims();
+        to.insert(self.name.clone(), Array { shape: vec![length], values: host(tensor) });
+    }
+}
+
+/// A tensor's elements on the host.
+pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}

@@ -1,0 +1,44 @@
+//! Models: the trait a workload runs, the registry that names them, and the built-in decoder.
+
+mod cache;
+mod decoder;
+mod layers;
+mod optimization;
+mod plain;
+mod registry;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use burn::optim::ModuleOptimizer;
+use burn::tensor::{Gradients, Int, Tensor};
+
+pub use optimization::{Optimization, Optimizations, decoder_variants};
+pub use registry::{BuildError, BuildRequest, Family, Registry};
+pub use weights::{Array, Weights};
+
+/// A causal language model as the workloads use it.
+///
+/// Implement it for a model of your own, register a [`Family`], and the same runner, gate and reports apply.
+pub trait Model {
+    /// Logits `[batch, seq, vocabulary]` of `ids [batch, seq]`.
+    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Mean next-token cross-entropy `[1]`: position `i` predicts `ids[.., i + 1]`, the last position nothing.
+    fn loss(&self, ids: Tensor<2, Int>) -> Tensor<1>;
+
+    /// Starts generation with an empty cache for `batch` sequences of at most `capacity` tokens.
+    fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_>;
+
+    /// Gradients under their Hugging Face names and shapes, however this model lays its weights out.
+    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>>;
+
+    /// Lets `optimizer` update the weights with a step's gradients.
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients);
+}
+
+/// Generation in progress: a model and its key-value cache.
+pub trait Session {
+    /// Appends `ids [batch, count]`; logits `[batch, vocabulary]` of the last of them.
+    fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2>;
+}

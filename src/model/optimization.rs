@@ -1,0 +1,116 @@
+use std::fmt;
+
+/// One thing the optimised decoder does differently from the plain one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Optimization {
+    /// Query, key and value projections as one matrix, gate and up-projection as another.
+    FusedWeights,
+    /// Linear layers through [`crate::ops::linear`]; residuals added by the product itself.
+    Linear,
+    /// RMSNorm through [`crate::ops::rms_norm()`].
+    RmsNorm,
+    /// Rotary tables computed once, rotation through [`crate::ops::rope()`].
+    Rope,
+    /// SwiGLU through [`crate::ops::swiglu()`].
+    Swiglu,
+    /// Attention through [`crate::ops::attention()`]: no repeated heads, no scores of the whole sequence.
+    Attention,
+    /// Key-value cache allocated once and written in place.
+    KvCache,
+    /// Loss through [`crate::ops::linear_cross_entropy()`]: no logits of the whole batch.
+    Loss,
+    /// Generation projects the last position alone to logits.
+    LastLogits,
+}
+
+impl Optimization {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::FusedWeights,
+        Self::Linear,
+        Self::RmsNorm,
+        Self::Rope,
+        Self::Swiglu,
+        Self::Attention,
+        Self::KvCache,
+        Self::Loss,
+        Self::LastLogits,
+    ];
+}
+
+impl fmt::Display for Optimization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FusedWeights => "fused-weights",
+            Self::Linear => "linear",
+            Self::RmsNorm => "rms-norm",
+            Self::Rope => "rope",
+            Self::Swiglu => "swiglu",
+            Self::Attention => "attention",
+            Self::KvCache => "kv-cache",
+            Self::Loss => "loss",
+            Self::LastLogits => "last-logits",
+        })
+    }
+}
+
+/// The optimisations of one variant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Optimizations(Vec<Optimization>);
+
+impl Optimizations {
+    /// Whether `optimization` is on.
+    #[must_use]
+    pub fn has(&self, optimization: Optimization) -> bool {
+        self.0.contains(&optimization)
+    }
+
+    /// The optimisations behind a variant's name: `default` has none, `example` all,
+    /// `example-without-<optimisation>` all but one, `default-with-<optimisation>` one alone.
+    #[must_use]
+    pub fn of_variant(name: &str) -> Option<Self> {
+        let named = |name: &str| Optimization::ALL.into_iter().find(|optimization| optimization.to_string() == name);
+        let chosen = match name {
+            "default" => Vec::new(),
+            "example" => Optimization::ALL.to_vec(),
+            _ => match (name.strip_prefix("example-without-"), name.strip_prefix("default-with-")) {
+                (Some(left_out), _) => {
+                    let left_out = named(left_out)?;
+                    Optimization::ALL.into_iter().filter(|optimization| *optimization != left_out).collect()
+                }
+                (None, Some(alone)) => vec![named(alone)?],
+                (None, None) => return None,
+            },
+        };
+        Some(Self(chosen))
+    }
+}
+
+/// Every variant name of the built-in decoder.
+#[must_use]
+pub fn decoder_variants() -> Vec<String> {
+    let whole = ["default", "example"].map(str::to_owned);
+    let without = Optimization::ALL.map(|optimization| format!("example-without-{optimization}"));
+    let with = Optimization::ALL.map(|optimization| format!("default-with-{optimization}"));
+    whole.into_iter().chain(without).chain(with).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variant_has_a_distinct_meaning() {
+        let sets: Vec<_> = decoder_variants().iter().map(|name| Optimizations::of_variant(name).expect(name)).collect();
+        for (i, set) in sets.iter().enumerate() {
+            assert!(!sets[i + 1..].contains(set), "{set:?} stands twice");
+        }
+    }
+
+    #[test]
+    fn unknown_variants_are_refused() {
+        for name in ["", "exampel", "example-without-", "example-without-everything", "default-with-magic"] {
+            assert_eq!(Optimizations::of_variant(name), None);
+        }
+    }
+}

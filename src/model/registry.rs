@@ -1,0 +1,119 @@
+use burn::tensor::{DType, Device};
+use thiserror::Error;
+
+use super::decoder::Decoder;
+use super::{Model, Optimizations, Weights, decoder_variants};
+use crate::spec::ModelConfig;
+
+/// What a family gets to build a model from.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildRequest<'a> {
+    /// Name of the variant.
+    pub variant: &'a str,
+    /// Sizes.
+    pub config: &'a ModelConfig,
+    /// Weights under their Hugging Face names.
+    pub weights: &'a Weights,
+    /// Element type of weights and activations.
+    pub dtype: DType,
+    /// Where the model lives; with autodiff if it is to be trained.
+    pub device: &'a Device,
+}
+
+/// Why a model could not be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// The registry has no such family.
+    #[error("unknown model family `{name}`; there are: {known}")]
+    UnknownFamily {
+        /// Asked for.
+        name: String,
+        /// Registered.
+        known: String,
+    },
+    /// The family has no such variant.
+    #[error("unknown variant `{variant}` of model family `{family}`; there are: {known}")]
+    UnknownVariant {
+        /// The family.
+        family: String,
+        /// Asked for.
+        variant: String,
+        /// Variants it has.
+        known: String,
+    },
+    /// The weights do not fit the sizes.
+    #[error("weights do not fit the model: {0}")]
+    Weights(String),
+}
+
+type Build = dyn Fn(&BuildRequest) -> Result<Box<dyn Model>, BuildError> + Send + Sync;
+
+/// A model with its variants, which compute the same in different ways.
+pub struct Family {
+    name: String,
+    variants: Vec<String>,
+    build: Box<Build>,
+}
+
+impl Family {
+    /// A family called `name`, of which `build` makes any of `variants`.
+    pub fn new(
+        name: &str,
+        variants: &[&str],
+        build: impl Fn(&BuildRequest) -> Result<Box<dyn Model>, BuildError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            variants: variants.iter().map(|&name| name.to_owned()).collect(),
+            build: Box::new(build),
+        }
+    }
+}
+
+/// The models a program can measure.
+pub struct Registry(Vec<Family>);
+
+impl Default for Registry {
+    /// The built-in `decoder`.
+    fn default() -> Self {
+        let variants = decoder_variants();
+        let names: Vec<&str> = variants.iter().map(String::as_str).collect();
+        let decoder = Family::new("decoder", &names, |request| {
+            let optimizations = Optimizations::of_variant(request.variant).expect("the registry checked the variant");
+            Ok(Box::new(Decoder::new(request, optimizations)?))
+        });
+        Self(vec![decoder])
+    }
+}
+
+impl Registry {
+    /// Adds a family; one of the same name is replaced.
+    #[must_use]
+    pub fn with(mut self, family: Family) -> Self {
+        self.0.retain(|other| other.name != family.name);
+        self.0.push(family);
+        self
+    }
+
+    /// Every family with its variants.
+    #[must_use]
+    pub fn families(&self) -> Vec<(String, Vec<String>)> {
+        self.0.iter().map(|family| (family.name.clone(), family.variants.clone())).collect()
+    }
+
+    /// Builds a variant of a family.
+    pub fn build(&self, family: &str, request: &BuildRequest) -> Result<Box<dyn Model>, BuildError> {
+        let found = self.0.iter().find(|candidate| candidate.name == family).ok_or_else(|| {
+            let known = self.0.iter().map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
+            BuildError::UnknownFamily { name: family.to_owned(), known }
+        })?;
+        if !found.variants.iter().any(|variant| variant == request.variant) {
+            return Err(BuildError::UnknownVariant {
+                family: family.to_owned(),
+                variant: request.variant.to_owned(),
+                known: found.variants.join(", "),
+            });
+        }
+        (found.build)(request)
+    }
+}

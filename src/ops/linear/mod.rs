@@ -1,0 +1,58 @@
+//! Linear layer on weights stored `[in, out]`, optionally adding its result to a residual stream.
+//!
+//! ```text
+//! y = x W            y = residual + x W
+//! dx = dy W^T        dW = x^T dy        dresidual = dy
+//! ```
+//!
+//! Weights are stored input-major so that a product for few rows streams them front to back and a product for many
+//! packs them without a transpose. Saved for backward: `x` and `W`.
+
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;
+mod generic;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// What a backend provides for [`linear`] and [`linear_add`].
+#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+pub trait LinearOps: Backend {
+    /// `x [.., in] W [in, out]`, `[.., out]`.
+    fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        generic::forward::<Self>(x, weight)
+    }
+
+    /// `residual [.., out] + x [.., in] W [in, out]`.
+    fn packed_linear_add(x: FloatTensor<Self>, weight: FloatTensor<Self>, residual: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_add(residual, Self::packed_linear(x, weight))
+    }
+
+    /// Gradient of `x`, from that of the result: `dy [.., out] W^T`.
+    fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        generic::input_gradient::<Self>(gradient, weight)
+    }
+
+    /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`.
+    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        generic::weight_gradient::<Self>(gradient, x)
+    }
+}
+
+/// `x [.., in]` times `weight [in, out]`.
+#[must_use]
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as LinearOps>::packed_linear(x.into_dispatch(), weight.into_dispatch()))
+}
+
+/// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
+#[must_use]
+pub fn linear_add<const D: usize>(x: Tensor<D>, weight: Tensor<2>, residual: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as LinearOps>::packed_linear_add(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        residual.into_dispatch(),
+    ))
+}

@@ -1,0 +1,70 @@
+//! Output projection and cross-entropy in chunks of rows, never holding the logits of the whole batch.
+//!
+//! ```text
+//! Z = H W        loss = mean over counted rows of  log sum_j e^{z_j} - z_target
+//! dZ = (softmax(Z) - onehot(target)) / count        dH = dZ W^T        dW = H^T dZ
+//! ```
+//!
+//! The gradients are made chunk by chunk in the forward sweep, while the chunk's logits are there (as in Liger Kernel,
+//! Hsu et al. 2024, arXiv:2410.10989), and saved for backward in their stead. Peak memory is that of one chunk plus
+//! `dH` and `dW`, whatever batch, sequence and vocabulary are.
+
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;
+mod generic;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::{Int, Tensor};
+
+/// Logits held at once, in elements: 4 MiB in single precision.
+const CHUNK_ELEMENTS: usize = 1 << 20;
+
+/// Rows whose logits are held at once.
+fn chunk_rows(vocabulary: usize) -> usize {
+    (CHUNK_ELEMENTS / vocabulary.max(1)).clamp(64, 512)
+}
+
+/// What a backend provides for [`linear_cross_entropy`].
+#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+pub trait LinearCrossEntropyOps: Backend {
+    /// Loss `[1]` of `hidden [rows, n]`, `weight [n, vocabulary]` and `targets [rows]`; rows with a negative target do
+    /// not count, `count` is the number of those that do.
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        count: usize,
+    ) -> FloatTensor<Self> {
+        generic::forward::<Self>(hidden, weight, targets, count)
+    }
+
+    /// Loss, and the gradients of `hidden` and `weight`.
+    fn linear_cross_entropy_with_gradients(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        count: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        generic::with_gradients::<Self>(hidden, weight, targets, count)
+    }
+}
+
+/// Mean cross-entropy `[1]` of the logits `hidden [rows, n] weight [n, vocabulary]` against `targets [rows]`.
+///
+/// Rows with a negative target do not count; `count` is the number of those that do.
+#[must_use]
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    count: usize,
+) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOps>::linear_cross_entropy(
+        hidden.into_dispatch(),
+        weight.into_dispatch(),
+        targets.into_dispatch(),
+        count,
+    ))
+}

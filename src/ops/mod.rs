@@ -1,0 +1,24 @@
+//! The optimised model's operations, one folder each: `mod.rs` has the formula, the contract and the function models
+//! call; `generic.rs` the composition every backend has; `flex.rs` the CPU kernels; `autodiff.rs` the hand-written
+//! backward.
+//!
+//! A backend without kernels of its own gets the composition, so a model that calls these runs everywhere.
+
+pub mod attention;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod linear;
+pub mod linear_cross_entropy;
+mod primitive;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+// #[cfg(test)]
+// pub(crate) mod testing;
+
+pub use attention::{attention, cached_attention};
+pub use linear::{linear, linear_add};
+pub use linear_cross_entropy::linear_cross_entropy;
+pub use rms_norm::rms_norm;
+pub use rope::rope;
+pub use swiglu::swiglu;

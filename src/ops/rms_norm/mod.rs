@@ -1,0 +1,43 @@
+//! RMSNorm (Zhang and Sennrich 2019, arXiv:1910.07467).
+//!
+//! ```text
+//! y  = x r w,   r = 1 / sqrt(mean(x^2) + eps)         over the last dimension
+//! dx = r w dy - x r^3 / n sum(w dy x)
+//! dw = sum over rows of dy x r
+//! ```
+//!
+//! Saved for backward: `x` and `w`; `r` is computed again.
+
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;
+mod generic;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// What a backend provides for [`rms_norm`].
+#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+pub trait RmsNormOps: Backend {
+    /// `x [.., n]` normalised and scaled by `weight [n]`.
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        generic::forward::<Self>(x, weight, eps)
+    }
+
+    /// Gradients of `x` and `weight` from that of the result.
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        generic::backward::<Self>(x, weight, gradient, eps)
+    }
+}
+
+/// `x [.., n]` over its root mean square, scaled by `weight [n]`.
+#[must_use]
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as RmsNormOps>::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps))
+}

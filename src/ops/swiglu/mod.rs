@@ -1,0 +1,37 @@
+//! SwiGLU (Shazeer 2020, arXiv:2002.05202) on gate and up-projection side by side.
+//!
+//! ```text
+//! y  = silu(g) u,   silu(g) = g s,   s = 1 / (1 + e^-g)
+//! dg = dy u s (1 + g (1 - s))        du = dy silu(g)
+//! ```
+//!
+//! Saved for backward: the input.
+
+mod autodiff;
+#[cfg(feature = "flex")]
+mod flex;
+mod generic;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+/// What a backend provides for [`swiglu`].
+#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+pub trait SwigluOps: Backend {
+    /// `gate_up [.., 2 n]`, gate first, to `[.., n]`.
+    fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
+        generic::forward::<Self>(gate_up)
+    }
+
+    /// Gradient of `gate_up [.., 2 n]` from that of the result `[.., n]`.
+    fn swiglu_backward(gate_up: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        generic::backward::<Self>(gate_up, gradient)
+    }
+}
+
+/// `silu(gate) * up` of `gate_up [.., 2 n]`, gate first: `[.., n]`.
+#[must_use]
+pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate_up.into_dispatch()))
+}
