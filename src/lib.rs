@@ -7,6 +7,13 @@
 //!                                                                        -> Results (versioned JSON) -> reports
 //! ```
 
+pub mod backends;
+pub mod cell;
+pub mod measure;
 pub mod model;
 pub mod ops;
+pub mod runner;
 pub mod spec;
+
+#[cfg(feature = "flex")]
+pub use burnmark_backend_flex::CountingAllocator;

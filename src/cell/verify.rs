@@ -1,0 +1,242 @@
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::measure::dtype;
+use super::reference::Reference;
+use crate::backends;
+use crate::model::{Array, BuildRequest, Model, Registry, Weights};
+use crate::spec::{Check, Event, Failure, FailureKind, ModelConfig, VerifyReport, VerifySpec};
+
+/// Tokens generated greedily where no reference gives their number.
+const GREEDY_TOKENS: usize = 8;
+
+/// Positions decoded one at a time; in longer sequences the ones before are prefilled.
+const DECODED_POSITIONS: usize = 64;
+
+/// What a variant computes, on the host.
+struct Computed {
+    /// `[batch, seq, vocabulary]`.
+    logits: Vec<f64>,
+    loss: f64,
+    gradients: BTreeMap<String, Array<f64>>,
+    /// `[batch, count]`.
+    greedy: Vec<i64>,
+    /// Worst relative L2 of the cached decode against the full forward, and the position it is at.
+    decode: (f64, usize),
+    /// The positions that were decoded one at a time.
+    decoded: std::ops::Range<usize>,
+}
+
+/// The inputs every variant gets.
+struct Inputs {
+    config: ModelConfig,
+    weights: Weights,
+    batch: usize,
+    seq: usize,
+    ids: Vec<i64>,
+    new_tokens: usize,
+}
+
+/// Runs every variant once and compares.
+pub(super) fn run(spec: &VerifySpec, registry: &Registry, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
+    let (_, device) = backends::open(&spec.backend)?;
+    let reference = match &spec.reference {
+        Some(path) => Some(Reference::load(path).map_err(|error| {
+            Failure::new(FailureKind::Unsupported, format!("reference file `{}`: {error}", path.display()))
+        })?),
+        None => None,
+    };
+    let (inputs, mut expected, source) = match reference {
+        Some(reference) => {
+            let name = spec.reference.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            let (inputs, expected) = split(reference);
+            (inputs, Some(("reference".to_owned(), expected)), name)
+        }
+        None => (seeded(spec), None, format!("seeded weights (seed {})", spec.seed)),
+    };
+    let mut checks = Vec::new();
+    for variant in &spec.variants {
+        let computed = compute(spec, registry, variant, &inputs, &device)?;
+        if let Some((against, expected)) = &expected {
+            compare(variant, against, &computed, expected, spec, &mut checks);
+        }
+        checks.push(decode_check(variant, &computed, spec.tolerance.logits));
+        if expected.is_none() {
+            expected = Some((variant.clone(), computed));
+        }
+    }
+    emit(Event::Verified(VerifyReport { reference: source, checks }));
+    Ok(())
+}
+
+fn split(reference: Reference) -> (Inputs, Computed) {
+    let Reference { config, batch, seq, weights, ids, logits, loss, gradients, greedy } = reference;
+    let new_tokens = greedy.len() / batch;
+    let expected = Computed { logits, loss, gradients, greedy, decode: (0.0, 0), decoded: 0..0 };
+    (Inputs { config, weights, batch, seq, ids, new_tokens }, expected)
+}
+
+fn seeded(spec: &VerifySpec) -> Inputs {
+    let mut random = StdRng::seed_from_u64(spec.seed.wrapping_add(1));
+    let (batch, seq) = (spec.batch_size, spec.seq_length);
+    let room = spec.model.max_position_embeddings.saturating_sub(seq);
+    Inputs {
+        config: spec.model.clone(),
+        weights: Weights::seeded(&spec.model, spec.seed),
+        batch,
+        seq,
+        ids: (0..batch * seq).map(|_| random.random_range(0..spec.model.vocab_size) as i64).collect(),
+        new_tokens: room.min(GREEDY_TOKENS),
+    }
+}
+
+fn compute(
+    spec: &VerifySpec,
+    registry: &Registry,
+    variant: &str,
+    inputs: &Inputs,
+    device: &Device,
+) -> Result<Computed, Failure> {
+    let build = |device: &Device| {
+        let (config, weights) = (&inputs.config, &inputs.weights);
+        let request = BuildRequest { variant, config, weights, dtype: dtype(spec.precision), device };
+        registry
+            .build(&spec.family, &request)
+            .map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))
+    };
+    let ids = |device: &Device| -> Tensor<2, Int> {
+        Tensor::from_data(TensorData::new(inputs.ids.clone(), [inputs.batch, inputs.seq]), device)
+    };
+    let (loss, gradients) = {
+        let device = device.clone().autodiff();
+        let model = build(&device)?;
+        let loss = model.loss(ids(&device));
+        let gradients = model.gradients(&loss.backward());
+        (host(loss)[0], gradients)
+    };
+    let model = build(device)?;
+    let full = model.forward(ids(device));
+    let (decode, decoded) = decode(model.as_ref(), &ids(device), &full, inputs);
+    let greedy = greedy(model.as_ref(), ids(device), inputs);
+    Ok(Computed { logits: host(full), loss, gradients, greedy, decode, decoded })
+}
+
+/// Feeds the ids through the cache, the last positions one at a time.
+fn decode(
+    model: &dyn Model,
+    ids: &Tensor<2, Int>,
+    full: &Tensor<3>,
+    inputs: &Inputs,
+) -> ((f64, usize), std::ops::Range<usize>) {
+    let (batch, seq, vocabulary) = (inputs.batch, inputs.seq, inputs.config.vocab_size);
+    let prefill = seq.saturating_sub(DECODED_POSITIONS).max(1);
+    let mut session = model.session(batch, seq);
+    let mut worst = (0.0, prefill - 1);
+    for last in prefill - 1..seq {
+        let (first, count) = if last == prefill - 1 { (0, prefill) } else { (last, 1) };
+        let logits = host(session.feed(ids.clone().narrow(1, first, count)));
+        let expected = host(full.clone().narrow(1, last, 1).reshape([batch, vocabulary]));
+        let error = relative_l2(&logits, &expected);
+        // Not-a-number must win over every number.
+        if error.is_nan() || error > worst.0 {
+            worst = (error, last);
+        }
+    }
+    (worst, prefill - 1..seq)
+}
+
+fn greedy(model: &dyn Model, ids: Tensor<2, Int>, inputs: &Inputs) -> Vec<i64> {
+    let (batch, count) = (inputs.batch, inputs.new_tokens);
+    let mut session = model.session(batch, inputs.seq + count);
+    let mut columns: Vec<Vec<i64>> = Vec::with_capacity(count);
+    let mut next = ids;
+    for _ in 0..count {
+        next = session.feed(next).argmax(1).reshape([batch, 1]);
+        columns.push(next.clone().into_data().iter::<i64>().collect());
+    }
+    (0..batch).flat_map(|row| columns.iter().map(move |column| column[row])).collect()
+}
+
+fn compare(
+    variant: &str,
+    against: &str,
+    computed: &Computed,
+    expected: &Computed,
+    spec: &VerifySpec,
+    checks: &mut Vec<Check>,
+) {
+    let mut check = |what: String, error: f64, tolerance: f64, note: Option<String>| {
+        checks.push(Check {
+            variant: variant.to_owned(),
+            what,
+            against: against.to_owned(),
+            error: error.is_finite().then_some(error),
+            tolerance,
+            passed: error <= tolerance,
+            note,
+        });
+    };
+    let tolerance = &spec.tolerance;
+    check("logits".to_owned(), relative_l2(&computed.logits, &expected.logits), tolerance.logits, None);
+    check("loss".to_owned(), relative_l2(&[computed.loss], &[expected.loss]), tolerance.logits, None);
+    for (name, expected) in &expected.gradients {
+        let (error, note) = match computed.gradients.get(name) {
+            Some(gradient) if gradient.shape == expected.shape => {
+                (relative_l2(&gradient.values, &expected.values), None)
+            }
+            Some(gradient) => (f64::NAN, Some(format!("shape {:?}, expected {:?}", gradient.shape, expected.shape))),
+            None => (f64::NAN, Some("the model gives no such gradient".to_owned())),
+        };
+        check(format!("grad.{name}"), error, tolerance.gradients, note);
+    }
+    let differing = computed.greedy.iter().zip(&expected.greedy).filter(|(a, b)| a != b).count()
+        + computed.greedy.len().abs_diff(expected.greedy.len());
+    let share = differing as f64 / expected.greedy.len().max(1) as f64;
+    let note = (differing > 0).then(|| format!("{differing} of {} tokens differ", expected.greedy.len()));
+    check("greedy continuation".to_owned(), share, 0.0, note);
+}
+
+fn decode_check(variant: &str, computed: &Computed, tolerance: f64) -> Check {
+    let (error, position) = computed.decode;
+    let decoded = &computed.decoded;
+    Check {
+        variant: variant.to_owned(),
+        what: "cached decode".to_owned(),
+        against: "its own full forward".to_owned(),
+        error: error.is_finite().then_some(error),
+        tolerance,
+        passed: error <= tolerance,
+        note: Some(format!("positions {} to {}, worst at {position}", decoded.start, decoded.end - 1)),
+    }
+}
+
+/// `|a - b| / |b|`; absolute where the expected values are all zero, not a number where the lengths differ.
+fn relative_l2(a: &[f64], b: &[f64]) -> f64 {
+    if a.len() != b.len() {
+        return f64::NAN;
+    }
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
+    let size = norm(&mut b.iter().copied());
+    if size == 0.0 { difference } else { difference / size }
+}
+
+fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_l2_is_scaled_and_keeps_not_a_number() {
+        assert!((relative_l2(&[3.0, 4.4], &[3.0, 4.0]) - 0.08).abs() < 1e-12);
+        assert!((relative_l2(&[0.5], &[0.0]) - 0.5).abs() < f64::EPSILON);
+        assert!(relative_l2(&[f64::NAN], &[1.0]).is_nan());
+        assert!(relative_l2(&[1.0], &[1.0, 2.0]).is_nan());
+    }
+}

@@ -1,0 +1,53 @@
+use std::time::Instant;
+
+use burn::tensor::Device;
+
+use crate::spec::{Failure, FailureKind};
+
+/// The wall clock, synchronised with a device: nothing is running when it starts or stops.
+pub struct Clock<'a>(&'a Device);
+
+impl<'a> Clock<'a> {
+    /// The clock of `device`.
+    #[must_use]
+    pub fn new(device: &'a Device) -> Self {
+        Self(device)
+    }
+
+    /// Runs `work` and returns what it returned with its wall clock in nanoseconds.
+    pub fn time<R>(&self, work: impl FnOnce() -> R) -> Result<(R, u64), Failure> {
+        self.sync()?;
+        let start = Instant::now();
+        let result = work();
+        self.sync()?;
+        let elapsed = start.elapsed().as_nanos();
+        Ok((result, u64::try_from(elapsed).unwrap_or(u64::MAX)))
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.0.sync().map_err(|error| Failure::new(FailureKind::Crashed, format!("the device failed: {error}")))
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Distribution, Tensor};
+
+    use super::*;
+
+    /// A clock that did not wait for the device would read the same for little and for much work.
+    #[test]
+    fn time_grows_with_work() {
+        let device = Device::flex();
+        let clock = Clock::new(&device);
+        let x = Tensor::<2>::random([256, 256], Distribution::Default, &device);
+        let products = |count: usize| {
+            let best = (0..5).map(|_| {
+                let work = || (0..count).fold(x.clone(), |y, _| y.matmul(x.clone()) / 256.0);
+                clock.time(work).expect("flex synchronises").1
+            });
+            best.min().expect("five runs")
+        };
+        assert!(products(40) > 4 * products(4));
+    }
+}

@@ -1,0 +1,71 @@
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::spec::{Applied, DeviceReport, Event, Failure, Job, Observation, VerifyReport};
+
+/// Something that answers jobs.
+///
+/// The real one starts a process; the scripted one lets the rest of the program be tested without a process or a
+/// clock.
+pub trait Executor {
+    /// Runs one job to its end, good or bad, handing every event to `on_event` as it arrives.
+    ///
+    /// It returns what was collected in any case: a failure takes the place of what is missing, not of what is there.
+    fn execute(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected;
+}
+
+/// The program that answers a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// A path, or a name to be looked up in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Variables set on top of those of this process.
+    pub environment: Vec<(OsString, OsString)>,
+}
+
+/// What a child may use before it is killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall clock from start to exit.
+    pub timeout: Duration,
+    /// Resident set of the child itself (its own children are not counted), in bytes; `None` for no limit.
+    ///
+    /// Watched on Linux only.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Everything one job gave.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Collected {
+    /// The device, once it was open.
+    pub device: Option<DeviceReport>,
+    /// What of the request was put into effect.
+    pub applied: Option<Applied>,
+    /// The workloads that were completed, in their order, even if the job failed later.
+    pub observations: Vec<Observation>,
+    /// The verification, if that was the job.
+    pub verification: Option<VerifyReport>,
+    /// Wall clock from before the start of the child to after its end.
+    pub duration: Duration,
+    /// Why the job is not complete; `None` if it is.
+    pub failure: Option<Failure>,
+}
+
+impl Collected {
+    /// Keeps what an event brought.
+    pub(super) fn absorb(&mut self, event: Event) {
+        match event {
+            Event::Opened { device, applied } => {
+                self.device = Some(device);
+                self.applied = Some(applied);
+            }
+            Event::Observed(observation) => self.observations.push(observation),
+            Event::Verified(report) => self.verification = Some(report),
+            Event::Failed(failure) => self.failure = Some(failure),
+            Event::PhaseStarted { .. } | Event::Progress { .. } | Event::Finished => {}
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! One job and the events of a good answer, for tests.
+
+use crate::spec::{
+    Applied, CellSpec, DeviceReport, Event, Figure, Job, MemoryObservation, Mode, ModelConfig, Observation, Phase,
+    Precision, StepSpec, Workload, Workloads,
+};
+
+pub(super) fn job() -> Job {
+    Job::Measure(CellSpec {
+        backend: "flex".to_owned(),
+        family: "decoder".to_owned(),
+        variant: "default".to_owned(),
+        mode: Mode::Default,
+        precision: Precision::F32,
+        batch_size: 2,
+        seq_length: 16,
+        model: ModelConfig::default(),
+        workloads: Workloads {
+            inference: Some(StepSpec { warmup_steps: 1, benchmark_steps: 2 }),
+            ..Workloads::default()
+        },
+        seed: 7,
+    })
+}
+
+pub(super) fn opened() -> Event {
+    Event::Opened {
+        device: DeviceReport {
+            backend: "flex".to_owned(),
+            device: "flex".to_owned(),
+            name: "a processor".to_owned(),
+            threads: Some(2),
+        },
+        applied: Applied {
+            requested_mode: Mode::Default,
+            execution: "eager".to_owned(),
+            precision: Precision::F32,
+            notes: Vec::new(),
+        },
+    }
+}
+
+pub(super) fn observation() -> Observation {
+    let figure = Figure::read(1 << 20, "counting allocator");
+    Observation {
+        workload: Workload::Inference,
+        warmup_ns: vec![30],
+        samples_ns: vec![10, 11],
+        optimizer_ns: None,
+        generation: None,
+        sequences_per_sample: 2,
+        tokens_per_sample: 32,
+        memory: MemoryObservation {
+            start: figure.clone(),
+            peak: figure.clone(),
+            current: figure.clone(),
+            reserved: figure.clone(),
+            after_release: figure,
+        },
+    }
+}
+
+pub(super) fn progress(step: usize) -> Event {
+    Event::Progress { workload: Workload::Inference, phase: Phase::Measure, step, steps: 50, step_ns: 9 }
+}
+
+/// A shell command that sends an event.
+pub(super) fn say(event: &Event) -> String {
+    format!("printf '%s\\n' '{}'\n", serde_json::to_string(event).expect("events serialise"))
+}
