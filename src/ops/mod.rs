@@ -13,8 +13,8 @@ mod primitive;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
-// #[cfg(test)]
-// pub(crate) mod testing;
+#[cfg(all(test, feature = "flex"))]
+mod testing;
 
 pub use attention::{attention, cached_attention};
 pub use linear::{linear, linear_add};

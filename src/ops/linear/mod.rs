@@ -12,6 +12,8 @@ mod autodiff;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};

@@ -10,6 +10,8 @@ mod autodiff;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use std::ops::Range;
 

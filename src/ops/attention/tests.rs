@@ -1,0 +1,85 @@
+use burn::backend::Flex;
+use burn::tensor::{DType, Device, Tensor};
+
+use super::*;
+use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+
+const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
+
+const CASES: [([usize; 2], usize, Heads); 6] = [
+    ([1, 1], 2, Heads { query: 1, key_value: 1 }),
+    ([2, 3], 4, Heads { query: 4, key_value: 2 }),
+    ([1, 64], 6, Heads { query: 3, key_value: 1 }),
+    ([2, 65], 8, Heads { query: 2, key_value: 2 }),
+    ([1, 131], 16, Heads { query: 4, key_value: 1 }),
+    ([2, 200], 10, Heads { query: 6, key_value: 3 }),
+];
+
+#[test]
+fn kernels_agree_with_the_composition() {
+    for (dtype, tolerance) in DTYPES {
+        for ([batch, seq], head_dim, heads) in CASES {
+            let qkv = primitive(&random([batch, seq, heads.packed() * head_dim], 1), dtype);
+            let gradient = primitive(&random([batch, seq, heads.query * head_dim], 2), dtype);
+            let y = elements(Flex::packed_attention(qkv.clone(), heads));
+            assert_close(&y, &elements(generic::forward::<Flex>(qkv.clone(), heads)), tolerance);
+            let d = elements(Flex::packed_attention_backward(qkv.clone(), gradient.clone(), heads));
+            assert_close(&d, &elements(generic::backward::<Flex>(qkv, gradient, heads)), 10.0 * tolerance);
+        }
+    }
+}
+
+#[test]
+fn attending_to_a_cache_equals_attending_to_the_sequence() {
+    for (dtype, tolerance) in DTYPES {
+        for ([batch, seq], head_dim, heads) in CASES {
+            let (data, capacity) = (random([batch, seq, heads.packed() * head_dim], 1), seq + 3);
+            let device = Device::flex();
+            let qkv = Tensor::<3>::from_data(data, (&device, dtype));
+            let full = attention(qkv.clone(), heads);
+            let cache = |first: usize| {
+                let x = qkv.clone().narrow(2, first * head_dim, heads.key_value * head_dim);
+                let x = x.reshape([batch, seq, heads.key_value, head_dim]).swap_dims(1, 2);
+                let rest = Tensor::full([batch, heads.key_value, 3, head_dim], f64::NAN, (&device, dtype));
+                Tensor::cat(vec![x, rest], 2)
+            };
+            let (keys, values) = (cache(heads.query), cache(heads.query + heads.key_value));
+            assert_eq!(keys.dims()[2], capacity);
+            for count in [1, seq.div_ceil(2), seq] {
+                let newest = |x: Tensor<3>| x.narrow(1, seq - count, count);
+                let y = cached_attention(newest(qkv.clone()), keys.clone(), values.clone(), seq, heads);
+                let values = |x: Tensor<3>| x.into_data().iter::<f64>().collect::<Vec<_>>();
+                assert_close(&values(y), &values(newest(full.clone())), tolerance);
+                let generic = generic::cached::<Flex>(
+                    primitive(&newest(qkv.clone()).into_data(), dtype),
+                    primitive(&keys.clone().into_data(), dtype),
+                    primitive(&cache(heads.query + heads.key_value).into_data(), dtype),
+                    seq,
+                    heads,
+                );
+                assert_close(&elements(generic), &values(newest(full.clone())), tolerance);
+            }
+        }
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let device = Device::flex();
+    let heads = Heads { query: 1, key_value: 1 };
+    let row = |scale: f32| [scale, scale, 1.0, 2.0, 3.0, 4.0];
+    let qkv = Tensor::<3>::from_data([[row(300.0), row(-300.0)]], &device);
+    let y: Vec<f64> = attention(qkv, heads).into_data().iter::<f64>().collect();
+    assert_close(&y, &[3.0, 4.0, 3.0, 4.0], 1e-6);
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    for ([batch, seq], head_dim, heads) in &CASES[..3] {
+        let (batch, seq) = (*batch, (*seq).min(7));
+        let width = heads.packed() * head_dim;
+        assert_gradients(&[random([batch * seq * width], 1)], |x| {
+            attention(x[0].clone().reshape([batch, seq, width]), *heads).reshape([-1])
+        });
+    }
+}

@@ -1,0 +1,44 @@
+use burn::backend::Flex;
+use burn::tensor::{DType, Device, Tensor};
+
+use super::*;
+use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+
+const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
+
+#[test]
+fn kernels_agree_with_the_composition() {
+    for (dtype, tolerance) in DTYPES {
+        for [rows, n] in [[1, 1], [3, 7], [5, 33], [70, 512], [2, 4099]] {
+            let x = primitive(&random([1, rows, n], 1), dtype);
+            let weight = primitive(&random([n], 2), dtype);
+            let gradient = primitive(&random([1, rows, n], 3), dtype);
+            let y = elements(Flex::rms_norm(x.clone(), weight.clone(), 1e-5));
+            assert_close(&y, &elements(generic::forward::<Flex>(x.clone(), weight.clone(), 1e-5)), tolerance);
+            let (dx, dw) = Flex::rms_norm_backward(x.clone(), weight.clone(), gradient.clone(), 1e-5);
+            let (expected_dx, expected_dw) = generic::backward::<Flex>(x, weight, gradient, 1e-5);
+            // A one-element row has a gradient that cancels to rounding.
+            if n > 1 {
+                assert_close(&elements(dx), &elements(expected_dx), 10.0 * tolerance);
+            }
+            assert_close(&elements(dw), &elements(expected_dw), 10.0 * tolerance);
+        }
+    }
+}
+
+#[test]
+fn rows_of_zeros_and_of_huge_values_stay_finite() {
+    let device = Device::flex();
+    let rows = Tensor::<2>::from_data([[0.0_f32, 0.0, 0.0], [1e15, -1e15, 2e15]], &device);
+    let y: Vec<f64> = rms_norm(rows, Tensor::ones([3], &device), 1e-6).into_data().iter::<f64>().collect();
+    assert_close(&y, &[0.0, 0.0, 0.0, 0.5_f64.sqrt(), -(0.5_f64.sqrt()), 2.0_f64.sqrt()], 1e-6);
+}
+
+#[test]
+fn gradients_agree_with_differences() {
+    for [rows, n] in [[1, 2], [3, 5], [4, 37]] {
+        assert_gradients(&[random([rows * n], 1), random([n], 2)], |x| {
+            rms_norm(x[0].clone().reshape([1, rows, n]), x[1].clone(), 1e-3).reshape([-1])
+        });
+    }
+}

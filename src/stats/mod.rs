@@ -1,0 +1,9 @@
+//! Statistics: pure functions over a validated sample of `f64` figures; no clock, no units, no I/O.
+
+mod sample;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+pub use sample::{Sample, SampleError};
+pub use summary::Summary;
