@@ -151,22 +151,7 @@ fn accumulate_rows<T: Real>(
     n: usize,
     rows: std::ops::Range<usize>,
 ) {
-    let mut row = rows.start;
-    while row + 4 <= rows.end {
-        let b = &b[row * n..(row + 4) * n];
-        let (b0, rest) = b.split_at(n);
-        let (b1, rest) = rest.split_at(n);
-        let (b2, b3) = rest.split_at(n);
-        for i in 0..m {
-            let [a0, a1, a2, a3] = [0, 1, 2, 3].map(|j| a[i * k + row + j]);
-            let to = &mut to[i * n..(i + 1) * n];
-            for ((((to, b0), b1), b2), b3) in to.iter_mut().zip(b0).zip(b1).zip(b2).zip(b3) {
-                *to = *to + a0 * *b0 + a1 * *b1 + (a2 * *b2 + a3 * *b3);
-            }
-        }
-        row += 4;
-    }
-    for row in row..rows.end {
+    for row in rows {
         for i in 0..m {
             let factor = a[i * k + row];
             for (to, b) in to[i * n..(i + 1) * n].iter_mut().zip(&b[row * n..(row + 1) * n]) {

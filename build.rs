@@ -1,0 +1,35 @@
+//! Records what built the program: commit, compiler, profile, Burn's version. What cannot be had is left out.
+
+use std::path::Path;
+use std::process::Command;
+
+fn main() {
+    let set = |name: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            println!("cargo::rustc-env={name}={value}");
+        }
+    };
+    println!("cargo::rerun-if-changed=build.rs");
+    for file in [".git/HEAD", ".git/logs/HEAD", "Cargo.lock"] {
+        if Path::new(file).exists() {
+            println!("cargo::rerun-if-changed={file}");
+        }
+    }
+    set("BURNMARK_GIT_COMMIT", output("git", &["rev-parse", "HEAD"]));
+    set("BURNMARK_RUSTC", output(&std::env::var("RUSTC").unwrap_or_default(), &["--version"]));
+    set("BURNMARK_PROFILE", std::env::var("PROFILE").ok());
+    set("BURNMARK_TARGET", std::env::var("TARGET").ok());
+    set("BURNMARK_BURN_VERSION", burn_version());
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The version that Cargo.lock fixes.
+fn burn_version() -> Option<String> {
+    let lock = std::fs::read_to_string("Cargo.lock").ok()?;
+    let (_, package) = lock.split_once("name = \"burn\"\nversion = \"")?;
+    package.split('"').next().map(str::to_owned)
+}

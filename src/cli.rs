@@ -1,0 +1,192 @@
+//! The command line: types only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Flags;
+use crate::spec::{Mode, Optimizer, Precision, Workload};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything ran and every check passed
+  1    a cell or an output file failed; what was measured is in the results
+  2    the command line, the experiment or an input file is wrong; nothing ran
+  3    verification failed: the variants do not compute the same
+  130  stopped by Ctrl-C; what was measured is in the results";
+
+/// Benchmarks an optimised transformer against the plain one on Burn: time, memory, latency, and proof that both
+/// compute the same.
+///
+/// Without a command it runs the experiment.
+#[derive(Debug, Parser)]
+#[command(name = "burnmark", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do; without one, `run`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the experiment: verify, measure, print the summary, write the results (the default)
+    Run(Box<RunArgs>),
+    /// Prove the numbers: logits, loss, gradients, cached decoding and greedy continuation
+    Verify(Box<VerifyArgs>),
+    /// Print the cells of the experiment; run nothing
+    Plan(Box<ExperimentArgs>),
+    /// Show the effective experiment, or the schema of experiment files
+    Config {
+        /// Which.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// One job on standard input, events on standard output
+    #[command(name = "__cell", hide = true)]
+    Cell,
+}
+
+/// What of the configuration to show.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the effective experiment as TOML, with where each value came from
+    Show(Box<ExperimentArgs>),
+    /// Print the JSON Schema of experiment files, for editors
+    Schema,
+}
+
+/// Which experiment: a file, and flags on top of it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ExperimentArgs {
+    /// Experiment file (TOML); without one, the built-in default experiment
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Results file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Sequences per training and inference step
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// Tokens per sequence
+    #[arg(long, value_name = "N")]
+    pub seq_length: Option<usize>,
+    /// Steps before the first sample
+    #[arg(long, value_name = "N")]
+    pub warmup_steps: Option<usize>,
+    /// Samples of training and inference
+    #[arg(long, value_name = "N")]
+    pub benchmark_steps: Option<usize>,
+    /// No fusion, cheapest autotune
+    #[arg(long)]
+    pub no_compile: bool,
+    /// Execution mode
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub compile_mode: Option<Mode>,
+    /// Backends and devices, such as `flex` (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "BACKEND")]
+    pub backend: Option<Vec<String>>,
+    /// Model variants, the baseline first (comma-separated)
+    #[arg(long, value_delimiter = ',', value_name = "VARIANT")]
+    pub variants: Option<Vec<String>>,
+    /// Model family
+    #[arg(long, value_name = "FAMILY")]
+    pub model: Option<String>,
+    /// Workloads to run (comma-separated)
+    #[arg(long, value_delimiter = ',', value_parser = workload, value_name = "WORKLOAD")]
+    pub workloads: Option<Vec<Workload>>,
+    /// Element type
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub precision: Option<Precision>,
+    /// Optimiser step in training, timed as its own phase
+    #[arg(long, value_enum, value_name = "OPTIMIZER")]
+    pub optimizer: Option<Optimizer>,
+    /// Seed of weights and token ids
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Seconds a cell may take
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Memory a cell may use, in MB of 2^20 bytes; by default 90 % of the machine's
+    #[arg(long, value_name = "MB")]
+    pub memory_mb: Option<u64>,
+}
+
+/// How much to print.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct OutputArgs {
+    /// Print device, versions, every phase and every tenth step
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print JSON on standard output instead of a summary
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `run`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// The experiment.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// What is printed.
+    #[command(flatten)]
+    pub print: OutputArgs,
+    /// Keep what the results file holds and run only what is missing or failed
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// Flags of `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// The experiment.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// What is printed.
+    #[command(flatten)]
+    pub print: OutputArgs,
+    /// Expected numbers (safetensors): weights, ids, logits, loss, gradients, greedy continuation
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+}
+
+fn workload(text: &str) -> Result<Workload, String> {
+    match text {
+        "training" => Ok(Workload::Training),
+        "inference" => Ok(Workload::Inference),
+        "generation" => Ok(Workload::Generation),
+        _ => Err("use training, inference or generation".to_owned()),
+    }
+}
+
+impl ExperimentArgs {
+    /// The flags that lie on top of the file.
+    #[must_use]
+    pub fn flags(&self) -> Flags {
+        Flags {
+            output: self.output.clone(),
+            batch_size: self.batch_size,
+            seq_length: self.seq_length,
+            warmup_steps: self.warmup_steps,
+            benchmark_steps: self.benchmark_steps,
+            no_compile: self.no_compile,
+            compile_mode: self.compile_mode,
+            backends: self.backend.clone(),
+            variants: self.variants.clone(),
+            precision: self.precision,
+            optimizer: self.optimizer,
+            seed: self.seed,
+            timeout_s: self.timeout,
+            memory_mb: self.memory_mb,
+            workloads: self.workloads.clone(),
+            model_family: self.model.clone(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{GenerationFigures, StepFigures};
+use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observation, Workload, Workloads};
+
+/// What was observed of one workload, and the figures derived from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadRecord<Figures> {
+    /// Derived; can be computed again from the observation.
+    pub figures: Figures,
+    /// Raw.
+    pub observation: Observation,
+}
+
+/// The workloads of a cell that were completed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadRecords {
+    /// Training.
+    pub training: Option<WorkloadRecord<StepFigures>>,
+    /// Inference.
+    pub inference: Option<WorkloadRecord<StepFigures>>,
+    /// Generation.
+    pub generation: Option<WorkloadRecord<GenerationFigures>>,
+}
+
+impl WorkloadRecords {
+    /// Derives the figures of every observation; of two observations of one workload the later counts.
+    pub fn of(observations: Vec<Observation>) -> Self {
+        let mut records = Self::default();
+        for observation in observations {
+            match observation.workload {
+                Workload::Training => {
+                    records.training = Some(WorkloadRecord { figures: StepFigures::of(&observation), observation });
+                }
+                Workload::Inference => {
+                    records.inference = Some(WorkloadRecord { figures: StepFigures::of(&observation), observation });
+                }
+                Workload::Generation => {
+                    let figures = GenerationFigures::of(&observation);
+                    records.generation = Some(WorkloadRecord { figures, observation });
+                }
+            }
+        }
+        records
+    }
+
+    /// The workloads that were asked for and are not here.
+    fn missing(&self, asked: &Workloads) -> Vec<Workload> {
+        let states = [
+            (Workload::Training, asked.training.is_some(), self.training.is_some()),
+            (Workload::Inference, asked.inference.is_some(), self.inference.is_some()),
+            (Workload::Generation, asked.generation.is_some(), self.generation.is_some()),
+        ];
+        states.into_iter().filter(|(_, asked, here)| *asked && !here).map(|(workload, ..)| workload).collect()
+    }
+}
+
+/// How a cell ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum CellOutcome {
+    /// Every workload asked for is complete.
+    Measured {
+        /// All of them.
+        workloads: WorkloadRecords,
+    },
+    /// Something is missing.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Those that had been completed before.
+        workloads: WorkloadRecords,
+    },
+}
+
+/// One cell of the plan after it has been run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CellRecord {
+    /// [`CellSpec::id`] of `spec`.
+    pub id: String,
+    /// What was asked for.
+    pub spec: CellSpec,
+    /// Wall clock of the whole child process, in seconds.
+    pub duration_s: f64,
+    /// The device, if it was opened.
+    pub device: Option<DeviceReport>,
+    /// What of the request was put into effect, if the device was opened.
+    pub applied: Option<Applied>,
+    /// How it ended.
+    pub outcome: CellOutcome,
+}
+
+impl CellRecord {
+    /// Derives every figure; a cell that claims success without all its workloads is recorded as a failure.
+    pub fn new(
+        spec: CellSpec,
+        duration: Duration,
+        device: Option<DeviceReport>,
+        applied: Option<Applied>,
+        observations: Vec<Observation>,
+        failure: Option<Failure>,
+    ) -> Self {
+        let workloads = WorkloadRecords::of(observations);
+        let failure = failure.or_else(|| incomplete(&workloads.missing(&spec.workloads)));
+        let outcome = match failure {
+            Some(failure) => CellOutcome::Failed { failure, workloads },
+            None => CellOutcome::Measured { workloads },
+        };
+        Self { id: spec.id(), spec, duration_s: duration.as_secs_f64(), device, applied, outcome }
+    }
+
+    /// The completed workloads, whether or not the cell as a whole was.
+    pub fn workloads(&self) -> &WorkloadRecords {
+        match &self.outcome {
+            CellOutcome::Measured { workloads } | CellOutcome::Failed { workloads, .. } => workloads,
+        }
+    }
+
+    /// Why the cell is not complete, if it is not.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.outcome {
+            CellOutcome::Measured { .. } => None,
+            CellOutcome::Failed { failure, .. } => Some(failure),
+        }
+    }
+}
+
+fn incomplete(missing: &[Workload]) -> Option<Failure> {
+    if missing.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let message = format!("the child finished without reporting {}", names.join(", "));
+    Some(Failure::new(FailureKind::Protocol, message))
+}

@@ -1,0 +1,138 @@
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{CellSpec, Check, Failure, FailureKind, VerifyReport, VerifySpec};
+
+/// Whether figures may be compared without proof that both sides compute the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatePolicy {
+    /// No comparison without a passed gate.
+    #[default]
+    Required,
+    /// The user does without; comparisons are marked as not verified.
+    Disabled,
+}
+
+/// How a correctness gate ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum GateOutcome {
+    /// Every check passed.
+    Passed {
+        /// The checks.
+        report: VerifyReport,
+    },
+    /// At least one check failed.
+    Failed {
+        /// The checks.
+        report: VerifyReport,
+    },
+    /// The checks could not be made.
+    Incomplete {
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// One correctness gate after it has been run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateRecord {
+    /// What was asked for.
+    pub spec: VerifySpec,
+    /// How it ended.
+    pub outcome: GateOutcome,
+}
+
+impl GateRecord {
+    /// A failure outranks a report: checks may be missing from it.
+    pub fn new(spec: VerifySpec, report: Option<VerifyReport>, failure: Option<Failure>) -> Self {
+        let outcome = match (failure, report) {
+            (Some(failure), _) => GateOutcome::Incomplete { failure },
+            (None, Some(report)) if report.passed() => GateOutcome::Passed { report },
+            (None, Some(report)) => GateOutcome::Failed { report },
+            (None, None) => {
+                let message = "the child finished without a verification";
+                GateOutcome::Incomplete { failure: Failure::new(FailureKind::Protocol, message) }
+            }
+        };
+        Self { spec, outcome }
+    }
+
+    /// Whether every check passed.
+    pub fn passed(&self) -> bool {
+        matches!(self.outcome, GateOutcome::Passed { .. })
+    }
+
+    /// Whether the gate speaks about a cell: same backend, family, variant, mode, precision, and sizes of the model
+    /// (with a reference file its own sizes are used, so any will do). Batch and sequence may differ.
+    fn covers(&self, cell: &CellSpec) -> bool {
+        let spec = &self.spec;
+        spec.backend == cell.backend
+            && spec.family == cell.family
+            && spec.mode == cell.mode
+            && spec.precision == cell.precision
+            && spec.variants.contains(&cell.variant)
+            && (spec.reference.is_some() || spec.model == cell.model)
+    }
+
+    /// What the variants are held against: the reference file, or else the first variant.
+    fn anchor(&self) -> String {
+        match &self.spec.reference {
+            Some(path) => format!("file {}", path.display()),
+            None => format!("variant {}", self.spec.variants.first().map_or("", String::as_str)),
+        }
+    }
+
+    /// Why the gate does not hold for a variant, if it does not.
+    fn objection(&self, variant: &str) -> Option<String> {
+        let report = match &self.outcome {
+            GateOutcome::Incomplete { failure } => return Some(format!("the correctness gate failed: {failure}")),
+            GateOutcome::Passed { report } | GateOutcome::Failed { report } => report,
+        };
+        let checks: Vec<&Check> = report.checks.iter().filter(|check| check.variant == variant).collect();
+        let failed: Vec<&&Check> = checks.iter().filter(|check| !check.passed).collect();
+        match failed.first() {
+            _ if checks.is_empty() => Some(format!("the correctness gate made no check of `{variant}`")),
+            None => None,
+            Some(first) => Some(format!(
+                "the correctness gate failed: {} of {} checks of `{variant}`, the first of them {}",
+                failed.len(),
+                checks.len(),
+                first.what
+            )),
+        }
+    }
+}
+
+/// What the gates say about a pair of cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Both sides compute the same.
+    Verified,
+    /// The user does without the gate.
+    Disabled,
+    /// They do not, or nobody knows; why.
+    Refused(String),
+}
+
+/// Judges a pair: every gate that covers one of its cells must hold for that cell's variant, and the two must have
+/// been held against the same thing.
+pub(super) fn judge(policy: GatePolicy, gates: &[GateRecord], pair: [&CellSpec; 2]) -> Verdict {
+    if policy == GatePolicy::Disabled {
+        return Verdict::Disabled;
+    }
+    let covering = pair.map(|cell| gates.iter().filter(|gate| gate.covers(cell)).collect::<Vec<_>>());
+    for (cell, gates) in pair.iter().zip(&covering) {
+        if gates.is_empty() {
+            return Verdict::Refused(format!("the correctness gate has not been run for `{}`", cell.label()));
+        }
+        if let Some(objection) = gates.iter().find_map(|gate| gate.objection(&cell.variant)) {
+            return Verdict::Refused(objection);
+        }
+    }
+    let [baseline, candidate] = covering;
+    if baseline.iter().any(|one| candidate.iter().any(|other| one.anchor() == other.anchor())) {
+        return Verdict::Verified;
+    }
+    Verdict::Refused("the two models were not held against the same reference".to_owned())
+}

@@ -1,0 +1,26 @@
+//! What is kept: the results file, its derived figures, and how it is written and read.
+//!
+//! A results file holds the raw observations beside every figure derived from them. Deriving is done by pure
+//! functions whenever something new arrives, so the file is complete after every cell. A figure that cannot be given
+//! is null with a `reason` beside it, never zero.
+
+mod cell;
+mod classic;
+mod comparison;
+mod environment;
+mod figures;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod gate;
+mod results;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+pub use cell::{CellOutcome, CellRecord, WorkloadRecord, WorkloadRecords};
+pub use classic::{ClassicConfig, ClassicModel};
+pub use comparison::{Comparison, GenerationComparison, PairRecord, StepComparison};
+pub use environment::{Environment, Versions};
+pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration, Warmup};
+pub use gate::{GateOutcome, GatePolicy, GateRecord};
+pub use results::{Results, SCHEMA_VERSION, Setup};

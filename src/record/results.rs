@@ -1,0 +1,167 @@
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::gate::judge;
+use super::{
+    CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord, PairRecord,
+};
+use crate::spec::CellSpec;
+
+/// Version of the results file; a reader refuses any other.
+pub const SCHEMA_VERSION: u32 = 1;
+
+const NO_PAIR: &str = "the plan compares no two cells";
+
+/// What is known of a run before anything is measured.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The command line.
+    pub command: Vec<String>,
+    /// Where it runs.
+    pub environment: Environment,
+    /// The effective experiment.
+    pub experiment: serde_json::Value,
+    /// Every cell, in order; at least one.
+    pub plan: Vec<CellSpec>,
+    /// The comparisons, baseline first, as positions in `plan`; the first of them is the classic one.
+    pub pairs: Vec<(usize, usize)>,
+    /// Whether comparisons need a passed gate.
+    pub gate_policy: GatePolicy,
+}
+
+/// The results file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// When the run began, RFC 3339 in UTC.
+    pub timestamp: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Where it ran.
+    pub environment: Environment,
+    /// The effective experiment.
+    pub experiment: serde_json::Value,
+    /// Classic view: sizes and settings of the optimised model of the first pair, or of the first cell.
+    pub config: ClassicConfig,
+    /// Classic view: the baseline of the first pair, or the first cell if nothing is compared.
+    pub default_model: ClassicModel,
+    /// Classic view: the optimised model of the first pair.
+    pub example_model: ClassicModel,
+    /// Classic view: the first pair.
+    pub comparison: Comparison,
+    /// Whether comparisons need a passed gate.
+    pub gate_policy: GatePolicy,
+    /// The correctness gates that have been run.
+    pub gates: Vec<GateRecord>,
+    /// Every pair of the plan.
+    pub comparisons: Vec<PairRecord>,
+    /// Every cell of the plan, run or not, in order.
+    pub plan: Vec<CellSpec>,
+    /// The cells that have been run, in the order of the plan.
+    pub cells: Vec<CellRecord>,
+}
+
+impl Results {
+    /// The results of a run in which nothing has been measured yet.
+    ///
+    /// # Panics
+    /// If the plan is empty or a pair points outside it.
+    pub fn new(setup: Setup) -> Self {
+        let Setup { command, environment, experiment, plan, pairs, gate_policy } = setup;
+        let classic = pairs.first().map_or(0, |&(_, candidate)| candidate);
+        let mut results = Self {
+            schema_version: SCHEMA_VERSION,
+            timestamp: Timestamp::now().to_string(),
+            command,
+            environment,
+            experiment,
+            config: ClassicConfig::of(&plan[classic]),
+            default_model: ClassicModel::of(&plan[0], None),
+            example_model: ClassicModel::absent(NO_PAIR),
+            comparison: Comparison::missing(NO_PAIR),
+            gate_policy,
+            gates: Vec::new(),
+            comparisons: pairs.iter().map(|&(baseline, candidate)| pair(&plan[baseline], &plan[candidate])).collect(),
+            plan,
+            cells: Vec::new(),
+        };
+        results.derive();
+        results
+    }
+
+    /// Adds the outcome of a gate.
+    pub fn finish_gate(&mut self, gate: GateRecord) {
+        self.gates.push(gate);
+        self.derive();
+    }
+
+    /// Adds the outcome of a cell, or replaces an earlier outcome of the same cell.
+    pub fn finish_cell(&mut self, cell: CellRecord) {
+        self.keep(cell);
+        self.derive();
+    }
+
+    /// Takes over every cell of this plan that an earlier run has measured; returns how many.
+    pub fn take_over(&mut self, earlier: &Self) -> usize {
+        let ids: Vec<String> = self.plan.iter().map(CellSpec::id).collect();
+        let taken: Vec<&CellRecord> = ids.iter().filter_map(|id| earlier.completed(id)).collect();
+        let count = taken.len();
+        for cell in taken {
+            self.keep(cell.clone());
+        }
+        self.derive();
+        count
+    }
+
+    /// The record of a cell that was measured completely.
+    pub fn completed(&self, id: &str) -> Option<&CellRecord> {
+        self.cells.iter().find(|cell| cell.id == id && matches!(cell.outcome, CellOutcome::Measured { .. }))
+    }
+
+    /// The record of a cell, however it ended.
+    pub fn cell(&self, id: &str) -> Option<&CellRecord> {
+        self.cells.iter().find(|cell| cell.id == id)
+    }
+
+    fn keep(&mut self, cell: CellRecord) {
+        self.cells.retain(|known| known.id != cell.id);
+        self.cells.push(cell);
+        let places: HashMap<String, usize> =
+            self.plan.iter().enumerate().map(|(place, cell)| (cell.id(), place)).collect();
+        self.cells.sort_by_key(|cell| places.get(&cell.id).copied().unwrap_or(usize::MAX));
+    }
+
+    /// Computes everything that follows from the cells and the gates.
+    fn derive(&mut self) {
+        let planned: HashMap<String, &CellSpec> = self.plan.iter().map(|cell| (cell.id(), cell)).collect();
+        let view = |id: &str| planned.get(id).map(|cell| (*cell, ClassicModel::of(cell, self.cell(id))));
+        let mut first = None;
+        let mut comparisons = self.comparisons.clone();
+        for pair in &mut comparisons {
+            let (Some(baseline), Some(candidate)) = (view(&pair.baseline), view(&pair.candidate)) else {
+                continue;
+            };
+            let verdict = judge(self.gate_policy, &self.gates, [baseline.0, candidate.0]);
+            pair.comparison = Comparison::between(&baseline.1, &candidate.1, verdict);
+            first.get_or_insert_with(|| (baseline.1, candidate.1, pair.comparison.clone()));
+        }
+        self.comparisons = comparisons;
+        if let Some((baseline, candidate, comparison)) = first {
+            (self.default_model, self.example_model, self.comparison) = (baseline, candidate, comparison);
+        } else if let Some(cell) = self.plan.first() {
+            self.default_model = ClassicModel::of(cell, self.cell(&cell.id()));
+        }
+    }
+}
+
+fn pair(baseline: &CellSpec, candidate: &CellSpec) -> PairRecord {
+    PairRecord {
+        baseline: baseline.id(),
+        candidate: candidate.id(),
+        label: format!("{} against {}", candidate.label(), baseline.label()),
+        comparison: Comparison::missing("not measured yet"),
+    }
+}
