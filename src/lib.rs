@@ -9,11 +9,14 @@
 
 pub mod backends;
 pub mod cell;
+pub mod config;
 pub mod measure;
 pub mod model;
 pub mod ops;
+pub mod plan;
 pub mod runner;
 pub mod spec;
+pub mod stats;
 
 #[cfg(feature = "flex")]
 pub use burnmark_backend_flex::CountingAllocator;

@@ -5,7 +5,7 @@ use std::process::ExitStatus;
 use nix::sys::signal::Signal;
 
 use super::panic::find_panic;
-use super::tail::last_lines;
+use super::tail::{last_lines, shorten};
 use super::transcript::{Stage, Transcript};
 use super::{Child, Limits};
 use crate::spec::{Failure, FailureKind};
@@ -22,6 +22,9 @@ const OUT_OF_MEMORY_TEXTS: [&str; 6] = [
     "out_of_host_memory",
     "cannot allocate memory",
 ];
+
+/// Longest piece of standard error within a message, in characters; the rest is in the captured standard error.
+const QUOTE_LIMIT: usize = 400;
 
 /// What to do about memory.
 const SMALLER: &str = "lower the batch size, the sequence length or the model sizes";
@@ -112,11 +115,11 @@ fn explain(intervention: Intervention, stage: Stage, limits: &Limits) -> Option<
         Intervention::Stop if stage == Stage::Finished => return None,
         Intervention::Stop => (FailureKind::Interrupted, "stopped by the user".to_owned()),
         Intervention::Violation => (FailureKind::Protocol, "broke the protocol".to_owned()),
-        Intervention::TimeLimit => (
+        Intervention::TimeLimit if stage != Stage::Finished => (
             FailureKind::TimedOut,
             format!("not done within the limit of {timeout:?}; raise it with `--timeout`, or ask for less"),
         ),
-        Intervention::Lingering => (
+        Intervention::TimeLimit | Intervention::Lingering => (
             FailureKind::TimedOut,
             "did not exit although nothing was left to do; what it measured is complete, its clean-up hangs".to_owned(),
         ),
@@ -134,10 +137,10 @@ fn explain(intervention: Intervention, stage: Stage, limits: &Limits) -> Option<
 /// Prefers what standard error says over what the exit status does.
 fn explain_crash(stderr: &str, panic_ends_so: bool, status: String) -> (FailureKind, String) {
     if let Some(line) = stderr.lines().find(|line| says_out_of_memory(line)) {
-        return (FailureKind::OutOfMemory, format!("{}; {SMALLER}", line.trim()));
+        return (FailureKind::OutOfMemory, format!("{}; {SMALLER}", shorten(line.trim(), QUOTE_LIMIT)));
     }
     let panic = if panic_ends_so { find_panic(stderr) } else { None };
-    (FailureKind::Crashed, panic.map_or(status, |panic| format!("panicked {panic}")))
+    (FailureKind::Crashed, panic.map_or(status, |panic| format!("panicked {}", shorten(&panic, QUOTE_LIMIT))))
 }
 
 fn describe_signal(signal: i32) -> String {
@@ -150,14 +153,16 @@ fn describe_signal(signal: i32) -> String {
 fn last_words(stderr: &str) -> String {
     match last_lines(stderr, 1).trim() {
         "" => ", standard error is empty".to_owned(),
-        line => format!(", last words: {line}"),
+        line => format!(", last words: {}", shorten(line, QUOTE_LIMIT)),
     }
 }
 
 fn says_out_of_memory(line: &str) -> bool {
     let line = line.to_lowercase();
+    // A linker that finds no room for thread-local variables; a smaller model would not help.
+    let is_about_linking = line.contains("static tls");
     (line.contains("memory allocation of") && line.contains("failed"))
-        || OUT_OF_MEMORY_TEXTS.iter().any(|text| line.contains(text))
+        || (!is_about_linking && OUT_OF_MEMORY_TEXTS.iter().any(|text| line.contains(text)))
 }
 
 /// The failure of a child that could not be started at all.
@@ -230,10 +235,12 @@ mod tests {
             (Ending::Exit(1), &[], "vkAllocateMemory: VK_ERROR_OUT_OF_DEVICE_MEMORY"),
             (Ending::Exit(1), &[], "torch.cuda.OutOfMemoryError: tried to allocate 2 GiB"),
             (Ending::Exit(1), &[], "index out_of_range"),
+            (Ending::Exit(1), &[], "libgomp.so.1: cannot allocate memory in static TLS block"),
             (Ending::Exit(1), &[Event::Failed(own.clone())], panic),
             (Ending::Killed(Intervention::Stop), &[measuring()], ""),
             (Ending::Killed(Intervention::Stop), &[Event::Finished], ""),
             (Ending::Killed(Intervention::TimeLimit), &[measuring()], ""),
+            (Ending::Killed(Intervention::TimeLimit), &[Event::Finished], ""),
             (Ending::Killed(Intervention::Lingering), &[Event::Finished], ""),
             (Ending::Killed(memory), &[measuring()], ""),
         ];
@@ -255,10 +262,12 @@ mod tests {
         out of memory: before the device was open: vkAllocateMemory: VK_ERROR_OUT_OF_DEVICE_MEMORY; lower the batch size, the sequence length or the model sizes
         out of memory: before the device was open: torch.cuda.OutOfMemoryError: tried to allocate 2 GiB; lower the batch size, the sequence length or the model sizes
         crashed: before the device was open: exit code 1, last words: index out_of_range
+        crashed: before the device was open: exit code 1, last words: libgomp.so.1: cannot allocate memory in static TLS block
         wrong answer: loss differs
         interrupted: in training (measure), 3 of 50 steps reported: stopped by the user
         complete
         timed out: in training (measure), 3 of 50 steps reported: not done within the limit of 1.5s; raise it with `--timeout`, or ask for less
+        timed out: after the job was finished: did not exit although nothing was left to do; what it measured is complete, its clean-up hangs
         timed out: after the job was finished: did not exit although nothing was left to do; what it measured is complete, its clean-up hangs
         out of memory: in training (measure), 3 of 50 steps reported: resident set reached 300.0 MB, limit 200.0 MB; raise it with `--memory-mb`, or lower the batch size, the sequence length or the model sizes
         ");
@@ -289,6 +298,16 @@ mod tests {
         let own = Failure { stderr: "its own".to_owned(), ..Failure::new(FailureKind::Unsupported, "no device") };
         let reported = transcript(&[Event::Failed(own.clone())]);
         assert_eq!(diagnose(Ending::Exit(1), &reported, &stderr, &limits()), Some(own));
+    }
+
+    #[test]
+    fn a_message_stays_short_whatever_standard_error_holds() {
+        let long = "x".repeat(9000);
+        for text in [long.clone(), format!("out of memory {long}"), format!("thread 'a' panicked at a.rs:1:1:\n{long}")]
+        {
+            let message = verdict(Ending::Exit(1), &[], &text);
+            assert!(message.contains("xxx…") && message.len() < 600, "{message}");
+        }
     }
 
     #[test]

@@ -50,7 +50,9 @@ impl Pipes {
     }
 
     /// Sleeps until a pipe is ready, a signal arrives or `timeout` is over, then moves what can be moved at once.
-    pub(super) fn exchange(&mut self, timeout: Duration, mut sink: impl FnMut(Stream, &[u8])) {
+    ///
+    /// Tells whether a pipe was ready.
+    pub(super) fn exchange(&mut self, timeout: Duration, mut sink: impl FnMut(Stream, &[u8])) -> bool {
         let [input, output, error] = wait(self.descriptors(), timeout);
         if input {
             self.feed();
@@ -61,6 +63,7 @@ impl Pipes {
         if error {
             drain(&mut self.error, &mut self.buffer, |bytes| sink(Stream::Error, bytes));
         }
+        input || output || error
     }
 
     fn descriptors(&self) -> [RawFd; 3] {

@@ -13,8 +13,11 @@ use super::pipes::{Pipes, Stream};
 /// How long a killed process may take to disappear. Longer means that it hangs in the kernel, in a driver's call.
 const REAP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long pipes are read on after everything that should hold them was killed.
-const DRAIN_PATIENCE: Duration = Duration::from_millis(250);
+/// How long silent pipes stay open after everything that should hold them was killed.
+const SILENCE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long pipes that still bring something are read on: somebody who left the group may write for ever.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A running child that leads a process group of its own. Dropping it kills the group.
 pub(super) struct Process {
@@ -78,9 +81,15 @@ impl Process {
     /// `None` if the child cannot be killed, or if its status is lost (see [`has_exited`](Self::has_exited)).
     pub(super) fn end(&mut self, mut sink: impl FnMut(Stream, &[u8])) -> Option<ExitStatus> {
         kill_group(&mut self.child);
-        let drained_by = Instant::now() + DRAIN_PATIENCE;
-        while self.pipes.are_open() && Instant::now() < drained_by {
-            self.pipes.exchange(drained_by.saturating_duration_since(Instant::now()), &mut sink);
+        let given_up_at = Instant::now() + DRAIN_PATIENCE;
+        let mut silent_until = Instant::now() + SILENCE_PATIENCE;
+        while self.pipes.are_open() && Instant::now() < given_up_at {
+            // Late or not, what lies in a pipe is ready at once: a slow sink misses nothing.
+            if self.pipes.exchange(silent_until.saturating_duration_since(Instant::now()), &mut sink) {
+                silent_until = Instant::now() + SILENCE_PATIENCE;
+            } else if Instant::now() >= silent_until {
+                break;
+            }
         }
         self.reaped = true;
         reap(&mut self.child)

@@ -22,12 +22,26 @@ impl Tail {
         self.bytes.drain(..excess);
     }
 
-    /// What was kept, from the first whole line on and without terminal colours.
+    /// What was kept, from the first whole line on, as a terminal would leave it: without colours, and of a line that
+    /// was written over again and again, such as a progress bar, only the last state.
     pub(super) fn text(&self) -> String {
         let start = if self.cut { self.bytes.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1) } else { 0 };
         let bytes: Vec<u8> = self.bytes.range(start..).copied().collect();
-        without_escapes(&String::from_utf8_lossy(&bytes))
+        let plain = without_escapes(&String::from_utf8_lossy(&bytes));
+        plain.split_inclusive('\n').map(last_state).collect()
     }
+}
+
+/// The beginning of a text, with an ellipsis if it has more than `limit` characters.
+pub(super) fn shorten(text: &str, limit: usize) -> String {
+    text.char_indices().nth(limit).map_or_else(|| text.to_owned(), |(end, _)| format!("{}…", &text[..end]))
+}
+
+/// What follows a line's last carriage return, not counting those at its end.
+fn last_state(line: &str) -> String {
+    let end = if line.ends_with('\n') { "\n" } else { "" };
+    let line = line.trim_end_matches(['\r', '\n']);
+    line.rsplit('\r').next().unwrap_or_default().to_owned() + end
 }
 
 /// The last `count` lines of a text.
@@ -73,5 +87,18 @@ mod tests {
         let mut tail = Tail::new(100);
         tail.push(b"\x1b[1;31merror\x1b[0m: \xff no");
         assert_eq!(tail.text(), "error: \u{fffd} no");
+    }
+
+    #[test]
+    fn a_progress_bar_is_its_last_state() {
+        let mut tail = Tail::new(100);
+        tail.push(b"other system\r\n\r 10 %\r 20 %\r\nagain\r 30 %");
+        assert_eq!(tail.text(), "other system\n 20 %\n 30 %");
+    }
+
+    #[test]
+    fn shortening_counts_characters() {
+        assert_eq!(shorten("\u{e9}t\u{e9}", 3), "\u{e9}t\u{e9}");
+        assert_eq!(shorten("\u{e9}t\u{e9}s", 3), "\u{e9}t\u{e9}…");
     }
 }

@@ -226,6 +226,26 @@ fn a_flood_of_events_arrives_whole() {
     assert_eq!((collected.failure, seen), (None, 20_001));
 }
 
+/// A pipe made larger than what is read at once is still full when its writer is gone.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_slow_listener_misses_nothing() {
+    let program = "import fcntl, os, sys\nfcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)\n\
+                   os.write(1, (sys.argv[1] + '\\n').encode() * 6000 + b'{\"event\":\"finished\"}\\n')";
+    let event = serde_json::to_string(&progress(1)).expect("events serialise");
+    let mut executor = Sandbox::new().executor("");
+    executor.child.program = "python3".into();
+    executor.child.arguments = ["-c", program, &event].map(Into::into).into();
+    let mut seen = 0;
+    let collected = executor.execute(&job(), &mut |_| {
+        seen += 1;
+        if seen % 1000 == 0 {
+            thread::sleep(Duration::from_millis(120));
+        }
+    });
+    assert_eq!((collected.failure, seen), (None, 6001));
+}
+
 #[test]
 fn time_runs_out_for_a_child_that_never_stops_talking() {
     let event = serde_json::to_string(&progress(1)).expect("events serialise");

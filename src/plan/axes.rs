@@ -1,0 +1,162 @@
+use super::{Available, Pair, PlanError};
+use crate::config::{Exclude, Experiment, nearest};
+use crate::spec::{CellSpec, GenerationSpec, StepSpec, Tolerance, TrainingSpec, VerifySpec, Workloads};
+
+/// Every backend burnmark knows, compiled in or not.
+const KNOWN_BACKENDS: &[&str] = &["flex", "cuda", "wgpu", "vulkan", "metal", "tch"];
+
+fn hint(name: &str, candidates: &[&str]) -> String {
+    nearest(name, candidates.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
+}
+
+/// The experiment's backends, each checked; the best one if it names none.
+pub(super) fn backends(experiment: &Experiment, available: &Available) -> Result<Vec<String>, PlanError> {
+    let compiled = available.backends.join(", ");
+    if experiment.axes.backends.is_empty() {
+        return available.backends.first().map(|best| vec![best.clone()]).ok_or(PlanError::NoBackend);
+    }
+    for specification in &experiment.axes.backends {
+        let name = specification.split(':').next().unwrap_or_default().to_owned();
+        if available.backends.contains(&name) {
+            continue;
+        }
+        return Err(if KNOWN_BACKENDS.contains(&name.as_str()) {
+            PlanError::NotCompiled { name, compiled }
+        } else {
+            PlanError::UnknownBackend { hint: hint(&name, KNOWN_BACKENDS), name, compiled }
+        });
+    }
+    Ok(experiment.axes.backends.clone())
+}
+
+pub(super) fn check_variants(experiment: &Experiment, available: &Available) -> Result<(), PlanError> {
+    let wanted = &experiment.model.family;
+    let names: Vec<&str> = available.families.iter().map(|(name, _)| name.as_str()).collect();
+    let Some((family, variants)) = available.families.iter().find(|(name, _)| name == wanted) else {
+        return Err(PlanError::UnknownFamily {
+            name: wanted.clone(),
+            hint: hint(wanted, &names),
+            known: names.join(", "),
+        });
+    };
+    let names: Vec<&str> = variants.iter().map(String::as_str).collect();
+    match experiment.axes.variants.iter().find(|variant| !variants.contains(variant)) {
+        None => Ok(()),
+        Some(unknown) => Err(PlanError::UnknownVariant {
+            family: family.clone(),
+            name: unknown.clone(),
+            hint: hint(unknown, &names),
+            known: names.join(", "),
+        }),
+    }
+}
+
+/// The product of the axes less the exclusions; variants vary fastest.
+pub(super) fn cells(experiment: &Experiment, backends: &[String]) -> Result<Vec<CellSpec>, PlanError> {
+    let axes = &experiment.axes;
+    let (model, workloads) = (experiment.model.sizes(), workloads(experiment));
+    let mut cells = Vec::new();
+    for backend in backends {
+        for mode in &axes.modes {
+            for precision in &axes.precisions {
+                for batch_size in &axes.batch_sizes {
+                    for seq_length in &axes.seq_lengths {
+                        cells.extend(axes.variants.iter().map(|variant| CellSpec {
+                            backend: backend.clone(),
+                            family: experiment.model.family.clone(),
+                            variant: variant.clone(),
+                            mode: *mode,
+                            precision: *precision,
+                            batch_size: *batch_size,
+                            seq_length: *seq_length,
+                            model: model.clone(),
+                            workloads: workloads.clone(),
+                            seed: experiment.seed,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+    for (index, exclude) in experiment.exclude.iter().enumerate() {
+        if !cells.iter().any(|cell| matches(exclude, cell)) {
+            let text = serde_json::to_string(exclude).unwrap_or_default();
+            return Err(PlanError::UselessExclusion { number: index + 1, text });
+        }
+    }
+    cells.retain(|cell| !experiment.exclude.iter().any(|exclude| matches(exclude, cell)));
+    if cells.is_empty() { Err(PlanError::Empty) } else { Ok(cells) }
+}
+
+fn matches(exclude: &Exclude, cell: &CellSpec) -> bool {
+    fn agrees<T: PartialEq>(wanted: Option<&T>, value: &T) -> bool {
+        wanted.is_none_or(|wanted| wanted == value)
+    }
+    agrees(exclude.backend.as_ref(), &cell.backend)
+        && agrees(exclude.variant.as_ref(), &cell.variant)
+        && agrees(exclude.mode.as_ref(), &cell.mode)
+        && agrees(exclude.precision.as_ref(), &cell.precision)
+        && agrees(exclude.batch_size.as_ref(), &cell.batch_size)
+        && agrees(exclude.seq_length.as_ref(), &cell.seq_length)
+}
+
+fn workloads(experiment: &Experiment) -> Workloads {
+    let steps = StepSpec { warmup_steps: experiment.steps.warmup, benchmark_steps: experiment.steps.benchmark };
+    let (training, generation) = (&experiment.training, &experiment.generation);
+    Workloads {
+        training: training
+            .enabled
+            .then(|| TrainingSpec { steps: steps.clone(), optimizer: training.optimizer }),
+        inference: experiment.inference.enabled.then_some(steps),
+        generation: generation.enabled.then_some(GenerationSpec {
+            batch_size: generation.batch_size,
+            prompt_tokens: generation.prompt_tokens,
+            new_tokens: generation.new_tokens,
+            warmup_iterations: generation.warmup_iterations,
+            iterations: generation.iterations,
+        }),
+    }
+}
+
+/// Every cell of a later variant with the cell of the first that is otherwise the same.
+pub(super) fn pairs(experiment: &Experiment, cells: &[CellSpec]) -> Vec<Pair> {
+    let first = &experiment.axes.variants[0];
+    let candidates = cells.iter().enumerate().filter(|(_, cell)| cell.variant != *first);
+    candidates
+        .filter_map(|(candidate, cell)| {
+            let wanted = CellSpec { variant: first.clone(), ..cell.clone() };
+            let baseline = cells.iter().position(|cell| *cell == wanted)?;
+            Some(Pair { baseline, candidate })
+        })
+        .collect()
+}
+
+/// One verification for each backend, mode and precision that has pairs, at the smallest sizes of the experiment.
+pub(super) fn gates(experiment: &Experiment, cells: &[CellSpec], pairs: &[Pair]) -> Vec<VerifySpec> {
+    let smallest = |sizes: &[usize]| sizes.iter().min().copied().unwrap_or(1);
+    let mut gates: Vec<VerifySpec> = Vec::new();
+    for pair in pairs {
+        let cell = &cells[pair.baseline];
+        let usual = Tolerance::of(cell.precision);
+        let gate = VerifySpec {
+            backend: cell.backend.clone(),
+            family: cell.family.clone(),
+            variants: experiment.axes.variants.clone(),
+            mode: cell.mode,
+            precision: cell.precision,
+            model: cell.model.clone(),
+            batch_size: smallest(&experiment.axes.batch_sizes),
+            seq_length: smallest(&experiment.axes.seq_lengths),
+            seed: cell.seed,
+            reference: None,
+            tolerance: Tolerance {
+                logits: experiment.verify.logits_tolerance.unwrap_or(usual.logits),
+                gradients: experiment.verify.gradients_tolerance.unwrap_or(usual.gradients),
+            },
+        };
+        if !gates.contains(&gate) {
+            gates.push(gate);
+        }
+    }
+    gates
+}
