@@ -7,13 +7,18 @@
 //!                                                                        -> Results (versioned JSON) -> reports
 //! ```
 
+pub mod app;
 pub mod backends;
 pub mod cell;
+mod cli;
+mod cmd;
 pub mod config;
 pub mod measure;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod record;
+pub mod report;
 pub mod runner;
 pub mod spec;
 pub mod stats;

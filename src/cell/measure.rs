@@ -79,8 +79,7 @@ struct Ids<'a> {
 
 impl Ids<'_> {
     fn next(&mut self, batch: usize, seq: usize) -> Tensor<2, Int> {
-        let ids: Vec<i64> =
-            (0..batch * seq).map(|_| self.random.random_range(0..self.vocabulary) as i64).collect();
+        let ids: Vec<i64> = (0..batch * seq).map(|_| self.random.random_range(0..self.vocabulary) as i64).collect();
         Tensor::from_data(TensorData::new(ids, [batch, seq]), self.device)
     }
 }
@@ -124,20 +123,26 @@ impl Bench<'_> {
             Optimizer::None => None,
             Optimizer::Adamw => Some(AdamWConfig::new().init()),
         };
-        let measured = run_steps(Workload::Training, &spec.steps, emit, || probe.reset_peak(), |_| {
-            let input = ids.next(self.spec.batch_size, self.spec.seq_length);
-            match &mut optimizer {
-                None => {
-                    let ((), total_ns) = clock.time(|| drop(model.loss(input).backward()))?;
-                    Ok(StepTimes { total_ns, optimizer_ns: None })
+        let measured = run_steps(
+            Workload::Training,
+            &spec.steps,
+            emit,
+            || probe.reset_peak(),
+            |_| {
+                let input = ids.next(self.spec.batch_size, self.spec.seq_length);
+                match &mut optimizer {
+                    None => {
+                        let ((), total_ns) = clock.time(|| drop(model.loss(input).backward()))?;
+                        Ok(StepTimes { total_ns, optimizer_ns: None })
+                    }
+                    Some(optimizer) => {
+                        let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
+                        let ((), optimizer_ns) = clock.time(|| model.apply(optimizer, LEARNING_RATE, gradients))?;
+                        Ok(StepTimes { total_ns: backward_ns + optimizer_ns, optimizer_ns: Some(optimizer_ns) })
+                    }
                 }
-                Some(optimizer) => {
-                    let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
-                    let ((), optimizer_ns) = clock.time(|| model.apply(optimizer, LEARNING_RATE, gradients))?;
-                    Ok(StepTimes { total_ns: backward_ns + optimizer_ns, optimizer_ns: Some(optimizer_ns) })
-                }
-            }
-        })?;
+            },
+        )?;
         let observation = self.observation(Workload::Training, &measured, None, &probe);
         drop((model, optimizer));
         finish(observation, &probe, emit);
@@ -149,11 +154,17 @@ impl Bench<'_> {
         let model = self.model(&self.device)?;
         let mut ids = self.ids(&self.device);
         let clock = Clock::new(&self.device);
-        let measured = run_steps(Workload::Inference, steps, emit, || probe.reset_peak(), |_| {
-            let input = ids.next(self.spec.batch_size, self.spec.seq_length);
-            let ((), total_ns) = clock.time(|| drop(model.forward(input)))?;
-            Ok(StepTimes { total_ns, optimizer_ns: None })
-        })?;
+        let measured = run_steps(
+            Workload::Inference,
+            steps,
+            emit,
+            || probe.reset_peak(),
+            |_| {
+                let input = ids.next(self.spec.batch_size, self.spec.seq_length);
+                let ((), total_ns) = clock.time(|| drop(model.forward(input)))?;
+                Ok(StepTimes { total_ns, optimizer_ns: None })
+            },
+        )?;
         let observation = self.observation(Workload::Inference, &measured, None, &probe);
         drop(model);
         finish(observation, &probe, emit);
@@ -167,15 +178,21 @@ impl Bench<'_> {
         let clock = Clock::new(&self.device);
         let mut series = GenerationSeries::default();
         let steps = StepSpec { warmup_steps: spec.warmup_iterations, benchmark_steps: spec.iterations };
-        let measured = run_steps(Workload::Generation, &steps, emit, || probe.reset_peak(), |phase| {
-            let (first_ns, gaps_ns) = generate(model.as_ref(), spec, &mut ids, &clock)?;
-            let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
-            if phase == Phase::Measure {
-                series.first_token_ns.push(first_ns);
-                series.per_token_ns.push(gaps_ns);
-            }
-            Ok(StepTimes { total_ns, optimizer_ns: None })
-        })?;
+        let measured = run_steps(
+            Workload::Generation,
+            &steps,
+            emit,
+            || probe.reset_peak(),
+            |phase| {
+                let (first_ns, gaps_ns) = generate(model.as_ref(), spec, &mut ids, &clock)?;
+                let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
+                if phase == Phase::Measure {
+                    series.first_token_ns.push(first_ns);
+                    series.per_token_ns.push(gaps_ns);
+                }
+                Ok(StepTimes { total_ns, optimizer_ns: None })
+            },
+        )?;
         let observation = self.observation(Workload::Generation, &measured, Some(series), &probe);
         drop(model);
         finish(observation, &probe, emit);

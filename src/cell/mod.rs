@@ -34,7 +34,9 @@ pub fn serve(registry: &Registry) -> ExitCode {
     let outcome = match serde_json::from_reader(io::stdin().lock()) {
         Ok(Job::Measure(spec)) => measure::run(&spec, registry, &mut emit),
         Ok(Job::Verify(spec)) => verify::run(&spec, registry, &mut emit),
-        Err(error) => Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}"))),
+        Err(error) => {
+            Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}")))
+        }
     };
     emit(outcome.map_or_else(Event::Failed, |()| Event::Finished));
     ExitCode::SUCCESS

@@ -74,7 +74,9 @@ impl Reference {
         if seq < 2 || batch == 0 {
             return Err(content(format!("`input_ids` is [{batch}, {seq}]; a loss needs at least two positions")));
         }
-        if let Some(id) = ids.values.iter().chain(&greedy.values).find(|id| !(0.0..config.vocab_size as f64).contains(*id)) {
+        if let Some(id) =
+            ids.values.iter().chain(&greedy.values).find(|id| !(0.0..config.vocab_size as f64).contains(*id))
+        {
             return Err(content(format!("token id {id} is outside the vocabulary of {}", config.vocab_size)));
         }
         let logits = shaped(&file, "logits", &[batch, seq, config.vocab_size])?;

@@ -40,14 +40,16 @@ pub(super) fn parse(name: &str, text: &str) -> (Vec<Entry>, Vec<Fault>) {
             reader.fault(at, error.message().to_owned());
         }
     }
-    (reader.entries, reader.faults)
+    // Tables come back sorted by name; people read from the top.
+    reader.faults.sort_by_key(|(byte, _)| *byte);
+    (reader.entries, reader.faults.into_iter().map(|(_, fault)| fault).collect())
 }
 
 struct Reader<'a> {
     name: &'a str,
     text: &'a str,
     entries: Vec<Entry>,
-    faults: Vec<Fault>,
+    faults: Vec<(usize, Fault)>,
 }
 
 impl Reader<'_> {
@@ -64,12 +66,13 @@ impl Reader<'_> {
     }
 
     fn fault(&mut self, byte: usize, message: String) {
-        self.faults.push(Fault { place: self.place(byte), message });
+        self.faults.push((byte, Fault { place: self.place(byte), message }));
     }
 
     fn table(&mut self, prefix: &str, table: &DeTable) {
         for (name, value) in table {
-            let path = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            let path =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
             let section = KEYS.iter().any(|key| key.path.starts_with(&format!("{path}.")));
             match value.get_ref() {
                 _ if path == "exclude" => self.exclusions(value),
@@ -105,10 +108,9 @@ impl Reader<'_> {
 
     /// `[[exclude]]`, whose entries have keys of their own.
     fn exclusions(&mut self, value: &Spanned<DeValue>) {
-        let tables: Option<Vec<_>> = value
-            .get_ref()
-            .as_array()
-            .map(|items| items.iter().filter_map(|item| Some((item.span().start, item.get_ref().as_table()?))).collect());
+        let tables: Option<Vec<_>> = value.get_ref().as_array().map(|items| {
+            items.iter().filter_map(|item| Some((item.span().start, item.get_ref().as_table()?))).collect()
+        });
         let Some(tables) = tables.filter(|tables| !tables.is_empty()) else {
             return self.fault(value.span().start, "`exclude` must be written as `[[exclude]]` sections".to_owned());
         };
@@ -135,7 +137,9 @@ impl Reader<'_> {
 fn plain(value: &DeValue) -> Value {
     match value {
         DeValue::String(text) => Value::from(text.as_ref()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).map_or(Value::Null, Value::from)
+        }
         DeValue::Float(number) => number.as_str().parse::<f64>().map_or(Value::Null, Value::from),
         DeValue::Boolean(value) => Value::from(*value),
         DeValue::Array(items) => items.iter().map(|item| plain(item.get_ref())).collect(),

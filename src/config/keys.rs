@@ -69,7 +69,11 @@ pub(super) const KEYS: &[Key] = &[
     key("axes.modes", Kind::List(&MODE, 1), "Execution modes."),
     key("axes.precisions", Kind::List(&PRECISION, 1), "Element types of weights and activations."),
     key("axes.batch_sizes", Kind::List(&SIZE, 1), "Sequences per training and inference step."),
-    key("axes.seq_lengths", Kind::List(&Kind::Whole(2, 1_000_000), 1), "Tokens per sequence of a training and inference step."),
+    key(
+        "axes.seq_lengths",
+        Kind::List(&Kind::Whole(2, 1_000_000), 1),
+        "Tokens per sequence of a training and inference step.",
+    ),
     key("steps.warmup", COUNT, "Steps of training and inference before the first sample."),
     key("steps.benchmark", SIZE, "Samples of training and inference."),
     key("training.enabled", Kind::Switch, "Whether training is measured."),
@@ -82,10 +86,22 @@ pub(super) const KEYS: &[Key] = &[
     key("generation.warmup_iterations", COUNT, "Iterations of generation before the first sample."),
     key("generation.iterations", SIZE, "Samples of generation."),
     key("limits.timeout_s", Kind::Whole(1, 31_536_000), "Seconds a cell may take."),
-    optional("limits.memory_mb", Kind::Whole(1, 1 << 30), "Memory a cell may use, in MB of 2^20 bytes; 90 % of the machine's if absent."),
+    optional(
+        "limits.memory_mb",
+        Kind::Whole(1, 1 << 30),
+        "Memory a cell may use, in MB of 2^20 bytes; 90 % of the machine's if absent.",
+    ),
     key("verify.enabled", Kind::Switch, "Whether the variants are proven equal before they are compared."),
-    optional("verify.logits_tolerance", Kind::Real(0.0, 1.0), "Largest relative L2 of logits and loss; by precision if absent."),
-    optional("verify.gradients_tolerance", Kind::Real(0.0, 1.0), "Largest relative L2 of a gradient; by precision if absent."),
+    optional(
+        "verify.logits_tolerance",
+        Kind::Real(0.0, 1.0),
+        "Largest relative L2 of logits and loss; by precision if absent.",
+    ),
+    optional(
+        "verify.gradients_tolerance",
+        Kind::Real(0.0, 1.0),
+        "Largest relative L2 of a gradient; by precision if absent.",
+    ),
 ];
 
 /// Keys of one `[[exclude]]` entry.

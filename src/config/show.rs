@@ -65,8 +65,7 @@ pub fn schema() -> Value {
             }
         }
     }
-    let entry: Map<String, Value> =
-        EXCLUDE_KEYS.iter().map(|key| (key.path.to_owned(), property(key, None))).collect();
+    let entry: Map<String, Value> = EXCLUDE_KEYS.iter().map(|key| (key.path.to_owned(), property(key, None))).collect();
     root.insert(
         "exclude".to_owned(),
         json!({

@@ -70,7 +70,8 @@ batch = 3
 
 #[test]
 fn values_that_do_not_fit_together_are_told() {
-    let text = "[model]\nhidden_size = 100\nnum_attention_heads = 8\nnum_key_value_heads = 3\nmax_position_embeddings = 200\n";
+    let text =
+        "[model]\nhidden_size = 100\nnum_attention_heads = 8\nnum_key_value_heads = 3\nmax_position_embeddings = 200\n";
     insta::assert_snapshot!(faults(text), @r"
     x.toml:3:23: `model.hidden_size` 100 does not divide into `model.num_attention_heads` 8; make it a multiple
     x.toml:4:23: `model.num_attention_heads` 8 does not divide into `model.num_key_value_heads` 3; query heads share key-value heads evenly
@@ -100,8 +101,7 @@ fn faults_of_flags_name_the_flag() {
     let flags = Flags { seq_length: Some(4096), ..Flags::default() };
     let error = from("", &flags).expect_err("too long").to_string();
     assert!(error.starts_with("--seq-length: sequences of 4096 tokens exceed"), "{error}");
-    let flags =
-        Flags { no_compile: true, compile_mode: Some(crate::spec::Mode::MaxAutotune), ..Flags::default() };
+    let flags = Flags { no_compile: true, compile_mode: Some(crate::spec::Mode::MaxAutotune), ..Flags::default() };
     let error = from("", &flags).expect_err("contradiction").to_string();
     insta::assert_snapshot!(error, @"--no-compile: contradicts `--compile-mode max-autotune`; give one of the two");
 }

@@ -20,24 +20,34 @@ pub(super) fn faults(experiment: &Experiment) -> Vec<(Vec<&'static str>, String)
     require(
         hidden.is_multiple_of(heads),
         &head_keys,
-        format!("`model.hidden_size` {hidden} does not divide into `model.num_attention_heads` {heads}; make it a multiple"),
+        format!(
+            "`model.hidden_size` {hidden} does not divide into `model.num_attention_heads` {heads}; make it a multiple"
+        ),
     );
     require(
         !hidden.is_multiple_of(heads) || (hidden / heads).is_multiple_of(2),
         &head_keys,
-        format!("heads of {} features are odd; rotary embedding pairs them up, make `model.hidden_size` a multiple of {}", hidden / heads, 2 * heads),
+        format!(
+            "heads of {} features are odd; rotary embedding pairs them up, make `model.hidden_size` a multiple of {}",
+            hidden / heads,
+            2 * heads
+        ),
     );
     require(
         heads.is_multiple_of(kv_heads),
         &["model.num_key_value_heads", "model.num_attention_heads"],
-        format!("`model.num_attention_heads` {heads} does not divide into `model.num_key_value_heads` {kv_heads}; query heads share key-value heads evenly"),
+        format!(
+            "`model.num_attention_heads` {heads} does not divide into `model.num_key_value_heads` {kv_heads}; query heads share key-value heads evenly"
+        ),
     );
     let positions = model.max_position_embeddings;
     if let Some(longest) = axes.seq_lengths.iter().max() {
         require(
             *longest <= positions,
             &["axes.seq_lengths", "model.max_position_embeddings"],
-            format!("sequences of {longest} tokens exceed `model.max_position_embeddings` {positions}; shorten them or raise it"),
+            format!(
+                "sequences of {longest} tokens exceed `model.max_position_embeddings` {positions}; shorten them or raise it"
+            ),
         );
     }
     let generated = generation.prompt_tokens + generation.new_tokens;
@@ -60,7 +70,9 @@ pub(super) fn faults(experiment: &Experiment) -> Vec<(Vec<&'static str>, String)
     require(
         step <= MOST_ELEMENTS,
         &["axes.batch_sizes", "axes.seq_lengths", "model.vocab_size", "model.intermediate_size", "model.hidden_size"],
-        format!("a step would hold a tensor of {step} elements, more than the {MOST_ELEMENTS} that any machine here takes; make batch, sequence or model smaller"),
+        format!(
+            "a step would hold a tensor of {step} elements, more than the {MOST_ELEMENTS} that any machine here takes; make batch, sequence or model smaller"
+        ),
     );
     let weights = model.sizes().parameter_count() as u128;
     require(

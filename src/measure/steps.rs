@@ -70,10 +70,16 @@ mod tests {
     fn phases_come_in_order_and_every_tenth_step_is_told() {
         let (mut events, mut count) = (Vec::new(), 0);
         let spec = StepSpec { warmup_steps: 3, benchmark_steps: 25 };
-        let measured = run_steps(Workload::Inference, &spec, &mut |event| events.push(event), || {}, |_| {
-            count += 1;
-            Ok(StepTimes { total_ns: count, optimizer_ns: None })
-        });
+        let measured = run_steps(
+            Workload::Inference,
+            &spec,
+            &mut |event| events.push(event),
+            || {},
+            |_| {
+                count += 1;
+                Ok(StepTimes { total_ns: count, optimizer_ns: None })
+            },
+        );
         let measured = measured.expect("no step fails");
         assert_eq!((measured.warmup.len(), measured.samples.len()), (3, 25));
         assert_eq!(measured.samples[0].total_ns, 4);
@@ -84,8 +90,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        let expected =
-            [(Phase::Warmup, 3), (Phase::Measure, 10), (Phase::Measure, 20), (Phase::Measure, 25)];
+        let expected = [(Phase::Warmup, 3), (Phase::Measure, 10), (Phase::Measure, 20), (Phase::Measure, 25)];
         assert_eq!(told, expected);
     }
 
@@ -93,9 +98,13 @@ mod tests {
     fn a_failing_step_ends_the_run() {
         use crate::spec::FailureKind;
         let spec = StepSpec { warmup_steps: 0, benchmark_steps: 5 };
-        let failed = run_steps(Workload::Training, &spec, &mut |_| {}, || {}, |_| {
-            Err(Failure::new(FailureKind::Crashed, "lost the device"))
-        });
+        let failed = run_steps(
+            Workload::Training,
+            &spec,
+            &mut |_| {},
+            || {},
+            |_| Err(Failure::new(FailureKind::Crashed, "lost the device")),
+        );
         assert_eq!(failed.expect_err("the step failed").kind, FailureKind::Crashed);
     }
 }

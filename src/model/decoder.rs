@@ -316,9 +316,7 @@ impl Layer {
         let width = shared.config.intermediate_size;
         match (self.gate_up.as_slice(), shared.has(Optimization::Swiglu)) {
             ([gate, up], false) => plain::swiglu(gate.forward(x.clone(), fast), up.forward(x, fast)),
-            ([gate, up], true) => {
-                ops::swiglu(Tensor::cat(vec![gate.forward(x.clone(), fast), up.forward(x, fast)], 2))
-            }
+            ([gate, up], true) => ops::swiglu(Tensor::cat(vec![gate.forward(x.clone(), fast), up.forward(x, fast)], 2)),
             (fused, true) => ops::swiglu(fused[0].forward(x, fast)),
             (fused, false) => {
                 let gate_up = fused[0].forward(x, fast);

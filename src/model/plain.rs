@@ -32,9 +32,8 @@ pub(super) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
 pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     let [batch, heads, seq, head_dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
-    let repeated = |x: Tensor<4>| {
-        x.unsqueeze_dim::<5>(2).repeat_dim(2, heads / kv_heads).reshape([batch, heads, keys, head_dim])
-    };
+    let repeated =
+        |x: Tensor<4>| x.unsqueeze_dim::<5>(2).repeat_dim(2, heads / kv_heads).reshape([batch, heads, keys, head_dim]);
     let scores = q.matmul(repeated(k).swap_dims(2, 3)) / (head_dim as f64).sqrt();
     let scores = if seq > 1 { scores.mask_fill(later_keys(seq, keys, &v.device()), f32::NEG_INFINITY) } else { scores };
     softmax(scores, 3).matmul(repeated(v))

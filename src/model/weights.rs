@@ -69,7 +69,10 @@ impl Weights {
             match self.0.get(&name) {
                 None => return Err(format!("parameter `{name}` is missing")),
                 Some(array) if array.shape != shape => {
-                    return Err(format!("parameter `{name}` has shape {:?}, the sizes call for {shape:?}", array.shape));
+                    return Err(format!(
+                        "parameter `{name}` has shape {:?}, the sizes call for {shape:?}",
+                        array.shape
+                    ));
                 }
                 Some(_) => {}
             }

@@ -2,15 +2,14 @@
 
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
 
 /// Normally distributed elements.
 pub(crate) fn random(shape: impl Into<Shape>, seed: u64) -> TensorData {
     let shape = shape.into();
-    let values: Vec<f64> =
-        StandardNormal.sample_iter(StdRng::seed_from_u64(seed)).take(shape.num_elements()).collect();
+    let values: Vec<f64> = StandardNormal.sample_iter(StdRng::seed_from_u64(seed)).take(shape.num_elements()).collect();
     TensorData::new(values, shape)
 }
 

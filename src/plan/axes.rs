@@ -104,9 +104,7 @@ fn workloads(experiment: &Experiment) -> Workloads {
     let steps = StepSpec { warmup_steps: experiment.steps.warmup, benchmark_steps: experiment.steps.benchmark };
     let (training, generation) = (&experiment.training, &experiment.generation);
     Workloads {
-        training: training
-            .enabled
-            .then(|| TrainingSpec { steps: steps.clone(), optimizer: training.optimizer }),
+        training: training.enabled.then(|| TrainingSpec { steps: steps.clone(), optimizer: training.optimizer }),
         inference: experiment.inference.enabled.then_some(steps),
         generation: generation.enabled.then_some(GenerationSpec {
             batch_size: generation.batch_size,
@@ -131,14 +129,14 @@ pub(super) fn pairs(experiment: &Experiment, cells: &[CellSpec]) -> Vec<Pair> {
         .collect()
 }
 
-/// One verification for each backend, mode and precision that has pairs, at the smallest sizes of the experiment.
-pub(super) fn gates(experiment: &Experiment, cells: &[CellSpec], pairs: &[Pair]) -> Vec<VerifySpec> {
+/// One verification for each backend, mode and precision among the cells, at the smallest sizes of the experiment.
+#[must_use]
+pub fn verifications<'a>(experiment: &Experiment, cells: impl IntoIterator<Item = &'a CellSpec>) -> Vec<VerifySpec> {
     let smallest = |sizes: &[usize]| sizes.iter().min().copied().unwrap_or(1);
-    let mut gates: Vec<VerifySpec> = Vec::new();
-    for pair in pairs {
-        let cell = &cells[pair.baseline];
+    let mut verifications: Vec<VerifySpec> = Vec::new();
+    for cell in cells {
         let usual = Tolerance::of(cell.precision);
-        let gate = VerifySpec {
+        let verification = VerifySpec {
             backend: cell.backend.clone(),
             family: cell.family.clone(),
             variants: experiment.axes.variants.clone(),
@@ -154,9 +152,9 @@ pub(super) fn gates(experiment: &Experiment, cells: &[CellSpec], pairs: &[Pair])
                 gradients: experiment.verify.gradients_tolerance.unwrap_or(usual.gradients),
             },
         };
-        if !gates.contains(&gate) {
-            gates.push(gate);
+        if !verifications.contains(&verification) {
+            verifications.push(verification);
         }
     }
-    gates
+    verifications
 }

@@ -4,7 +4,9 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum PlanError {
     /// A backend exists but is not part of this build.
-    #[error("backend `{name}` is not compiled in; this program has: {compiled}. Build it with `cargo run --release --features {name}`")]
+    #[error(
+        "backend `{name}` is not compiled in; this program has: {compiled}. Build it with `cargo run --release --features {name}`"
+    )]
     NotCompiled {
         /// Asked for.
         name: String,

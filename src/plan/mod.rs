@@ -9,6 +9,7 @@ mod tests;
 use crate::config::Experiment;
 use crate::spec::{CellSpec, VerifySpec};
 
+pub use axes::verifications;
 pub use error::PlanError;
 
 /// What this program can run, as plain names.
@@ -46,6 +47,7 @@ pub fn plan(experiment: &Experiment, available: &Available) -> Result<Plan, Plan
     axes::check_variants(experiment, available)?;
     let cells = axes::cells(experiment, &backends)?;
     let pairs = axes::pairs(experiment, &cells);
-    let gates = if experiment.verify.enabled { axes::gates(experiment, &cells, &pairs) } else { Vec::new() };
+    let compared = pairs.iter().map(|pair| &cells[pair.baseline]);
+    let gates = if experiment.verify.enabled { verifications(experiment, compared) } else { Vec::new() };
     Ok(Plan { cells, gates, pairs })
 }

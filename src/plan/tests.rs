@@ -18,9 +18,9 @@ fn the_default_experiment_is_one_comparison() {
     assert_eq!((plan.cells.len(), plan.gates.len()), (2, 1));
     assert_eq!(plan.pairs, [Pair { baseline: 0, candidate: 1 }]);
     insta::assert_snapshot!(plan.describe(), @r"
-    cell                                 parameters   training       inference      generation
-    flex/default/default/f32/b2s512      12.10 M      10 + 50 steps  10 + 50 steps  3 + 20 x (128 -> 128 tokens)
-    flex/example/default/f32/b2s512      12.10 M      10 + 50 steps  10 + 50 steps  3 + 20 x (128 -> 128 tokens)
+    cell                             parameters  training       inference      generation
+    flex/default/default/f32/b2s512  12.10 M     10 + 50 steps  10 + 50 steps  3 + 20 x (128 -> 128 tokens)
+    flex/example/default/f32/b2s512  12.10 M     10 + 50 steps  10 + 50 steps  3 + 20 x (128 -> 128 tokens)
 
     2 cells, 1 comparisons, 1 verifications before them; nothing was run
     ");
@@ -66,7 +66,9 @@ fn what_this_program_lacks_is_told_with_the_remedy() {
         told(|experiment| experiment.axes.backends = vec!["felx".to_owned()]),
         @"there is no backend `felx`; did you mean `flex`?; this program has: flex"
     );
-    assert!(told(|experiment| experiment.axes.variants = vec!["exampel".to_owned()]).contains("did you mean `example`?"));
+    assert!(
+        told(|experiment| experiment.axes.variants = vec!["exampel".to_owned()]).contains("did you mean `example`?")
+    );
     assert!(told(|experiment| experiment.model.family = "decodr".to_owned()).contains("did you mean `decoder`?"));
     let useless = |experiment: &mut Experiment| {
         experiment.exclude = vec![crate::config::Exclude { batch_size: Some(99), ..Default::default() }];
@@ -84,7 +86,8 @@ fn what_this_program_lacks_is_told_with_the_remedy() {
 fn every_shipped_experiment_plans() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/configs");
     let files = std::fs::read_dir(folder).expect("the folder").map(|entry| entry.expect("an entry").path());
-    let experiments: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
+    let experiments: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect();
     assert!(experiments.len() >= 6, "{experiments:?}");
     for path in experiments {
         let resolved = load(Some(&path), &Flags::default()).unwrap_or_else(|error| panic!("{error}"));

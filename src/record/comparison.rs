@@ -163,7 +163,11 @@ struct Reasons(Vec<String>);
 
 impl Reasons {
     fn times(&mut self, what: &str, baseline: &Times, optimised: &Times) -> Option<Pair> {
-        self.pair(what, (baseline.mean_ms, baseline.reason.as_deref()), (optimised.mean_ms, optimised.reason.as_deref()))
+        self.pair(
+            what,
+            (baseline.mean_ms, baseline.reason.as_deref()),
+            (optimised.mean_ms, optimised.reason.as_deref()),
+        )
     }
 
     fn memory(&mut self, baseline: &Memory, optimised: &Memory) -> Option<Pair> {

@@ -60,8 +60,6 @@ impl ModelConfig {
         let attention = 2 * self.hidden_size * (self.hidden_size + self.kv_size());
         let mlp = 3 * self.hidden_size * self.intermediate_size;
         let norms = 2 * self.hidden_size;
-        2 * self.vocab_size * self.hidden_size
-            + self.num_hidden_layers * (attention + mlp + norms)
-            + self.hidden_size
+        2 * self.vocab_size * self.hidden_size + self.num_hidden_layers * (attention + mlp + norms) + self.hidden_size
     }
 }

@@ -80,7 +80,10 @@ struct Packed {
 impl Packed {
     fn of(qkv: &FloatTensor<Flex>, heads: Heads) -> Self {
         let [batch, seq, width] = qkv.shape().dims();
-        assert!(width.is_multiple_of(heads.packed()), "attention: a packed row of {width} does not divide into {heads:?}");
+        assert!(
+            width.is_multiple_of(heads.packed()),
+            "attention: a packed row of {width} does not divide into {heads:?}"
+        );
         Self { heads, head_dim: width / heads.packed(), batch, seq }
     }
 
@@ -193,9 +196,8 @@ fn backward_block<T: Real>(
     });
     let (p, d_s) = (Matrix::new(p, rows, keys, keys), Matrix::new(d_s, rows, keys, keys));
     // SAFETY: a task owns its query heads and their key-value head; these three lie apart.
-    let target = |first, rows, head| unsafe {
-        d_qkv.matrix(at.offset(batch, first, head), rows, at.head_dim, at.width())
-    };
+    let target =
+        |first, rows, head| unsafe { d_qkv.matrix(at.offset(batch, first, head), rows, at.head_dim, at.width()) };
     multiply(&mut target(first, rows, head), false, T::one(), d_s, k);
     multiply(&mut target(0, keys, at.key(head)), true, T::one(), d_s.transposed(), q);
     multiply(&mut target(0, keys, at.value(head)), true, T::one(), p.transposed(), d_out);

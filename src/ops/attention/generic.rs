@@ -24,7 +24,8 @@ fn ungrouped<B: Backend>(x: FloatTensor<B>, batch: usize) -> FloatTensor<B> {
 fn split<B: Backend>(qkv: FloatTensor<B>, heads: Heads) -> [FloatTensor<B>; 3] {
     let head_dim = qkv.shape()[2] / heads.packed();
     let bounds = [0, heads.query, heads.query + heads.key_value, heads.packed()].map(|head| head * head_dim);
-    let part = |i: usize, count| grouped::<B>(last_dim::<B>(qkv.clone(), bounds[i]..bounds[i + 1]), count, heads.key_value);
+    let part =
+        |i: usize, count| grouped::<B>(last_dim::<B>(qkv.clone(), bounds[i]..bounds[i + 1]), count, heads.key_value);
     [part(0, heads.query), part(1, heads.key_value), part(2, heads.key_value)]
 }
 

@@ -17,7 +17,10 @@ pub(crate) struct Matrix<'a, T> {
 impl<'a, T> Matrix<'a, T> {
     /// Rows of `columns` neighbouring elements, `row_stride` apart, from the start of `data`.
     pub fn new(data: &'a [T], rows: usize, columns: usize, row_stride: usize) -> Self {
-        assert!(rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(), "matrix exceeds its data");
+        assert!(
+            rows == 0 || columns == 0 || (rows - 1) * row_stride + columns <= data.len(),
+            "matrix exceeds its data"
+        );
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
@@ -117,7 +120,15 @@ pub(crate) fn multiply_parallel<T: Real>(to: &mut MatrixMut<T>, add: bool, scale
 ///
 /// Every thread streams its own run of `b`'s rows once, front to back, and the partial sums are added in a fixed
 /// order, so the result does not depend on scheduling.
-pub(crate) fn transposed_vector_products<T: Real>(to: &mut [T], add: bool, a: &[T], b: &[T], m: usize, k: usize, n: usize) {
+pub(crate) fn transposed_vector_products<T: Real>(
+    to: &mut [T],
+    add: bool,
+    a: &[T],
+    b: &[T],
+    m: usize,
+    k: usize,
+    n: usize,
+) {
     const SMALLEST_SHARE: usize = 1 << 16; // elements of b
     assert!(to.len() == m * n && a.len() == m * k && b.len() == k * n, "shapes disagree");
     let shares = (k * n / SMALLEST_SHARE).min(rayon::current_num_threads()).max(1);

@@ -16,7 +16,12 @@ impl<B: LinearOps> Backward<B, 2> for Linear {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        propagate::<B>(gradient, ops.state, [ops.parents[0].as_ref(), ops.parents[1].as_ref()].map(|n| n.map(|n| n.id)), grads);
+        propagate::<B>(
+            gradient,
+            ops.state,
+            [ops.parents[0].as_ref(), ops.parents[1].as_ref()].map(|n| n.map(|n| n.id)),
+            grads,
+        );
     }
 }
 
@@ -62,7 +67,11 @@ impl<B: LinearOps, C: CheckpointStrategy> LinearOps for Autodiff<B, C> {
         }
     }
 
-    fn packed_linear_add(x: FloatTensor<Self>, weight: FloatTensor<Self>, residual: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn packed_linear_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         let (x_tracked, weight_tracked) = (x.is_tracked(), weight.is_tracked());
         let ((x, x_node), (weight, weight_node)) = (x.into_parts(), weight.into_parts());
         let (residual, residual_node) = residual.into_parts();

@@ -21,7 +21,11 @@ impl LinearOps for Flex {
         }
     }
 
-    fn packed_linear_add(x: FloatTensor<Self>, weight: FloatTensor<Self>, residual: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn packed_linear_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
         match x.dtype() {
             DType::F32 => forward_add::<f32>(x, weight, residual),

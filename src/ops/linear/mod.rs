@@ -28,7 +28,11 @@ pub trait LinearOps: Backend {
     }
 
     /// `residual [.., out] + x [.., in] W [in, out]`.
-    fn packed_linear_add(x: FloatTensor<Self>, weight: FloatTensor<Self>, residual: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn packed_linear_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         Self::float_add(residual, Self::packed_linear(x, weight))
     }
 

@@ -6,7 +6,8 @@ use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, r
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
-const SHAPES: [[usize; 3]; 7] = [[1, 1, 1], [1, 7, 3], [4, 33, 65], [5, 31, 17], [3, 600, 300], [129, 67, 131], [300, 64, 257]];
+const SHAPES: [[usize; 3]; 7] =
+    [[1, 1, 1], [1, 7, 3], [4, 33, 65], [5, 31, 17], [3, 600, 300], [129, 67, 131], [300, 64, 257]];
 
 #[test]
 fn kernels_agree_with_the_composition() {

@@ -91,7 +91,11 @@ fn losses<T: Real>(logits: &mut [T], targets: &[i64], vocabulary: usize, count: 
     let sums: Vec<f64> = tasks
         .map(|(logits, targets)| {
             simd(|| {
-                logits.chunks_exact_mut(vocabulary).zip(targets).map(|(row, target)| row_loss(row, *target, count)).sum()
+                logits
+                    .chunks_exact_mut(vocabulary)
+                    .zip(targets)
+                    .map(|(row, target)| row_loss(row, *target, count))
+                    .sum()
             })
         })
         .collect();

@@ -57,12 +57,7 @@ pub trait LinearCrossEntropyOps: Backend {
 ///
 /// Rows with a negative target do not count; `count` is the number of those that do.
 #[must_use]
-pub fn linear_cross_entropy(
-    hidden: Tensor<2>,
-    weight: Tensor<2>,
-    targets: Tensor<1, Int>,
-    count: usize,
-) -> Tensor<1> {
+pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, count: usize) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOps>::linear_cross_entropy(
         hidden.into_dispatch(),
         weight.into_dispatch(),

@@ -1,7 +1,7 @@
 use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
-use burn_flex::FlexTensor;
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_flex::FlexTensor;
 
 use super::*;
 use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};

@@ -60,8 +60,7 @@ fn backward<T: Real>(gate_up: FloatTensor<Flex>, gradient: FloatTensor<Flex>) ->
     to.par_chunks_mut(rows * 2 * n).zip(data.par_chunks(rows * 2 * n)).zip(dy.par_chunks(rows * n)).for_each(
         |((to, data), dy)| {
             simd(|| {
-                for ((to, row), dy) in
-                    to.chunks_exact_mut(2 * n).zip(data.chunks_exact(2 * n)).zip(dy.chunks_exact(n))
+                for ((to, row), dy) in to.chunks_exact_mut(2 * n).zip(data.chunks_exact(2 * n)).zip(dy.chunks_exact(n))
                 {
                     let (d_gate, d_up) = to.split_at_mut(n);
                     let (gate, up) = row.split_at(n);

@@ -31,6 +31,8 @@ fn extreme_gates_saturate() {
 #[test]
 fn gradients_agree_with_differences() {
     for [rows, n] in [[1, 1], [3, 5], [2, 19]] {
-        assert_gradients(&[random([rows * 2 * n], 1)], |x| swiglu(x[0].clone().reshape([1, rows, 2 * n])).reshape([-1]));
+        assert_gradients(&[random([rows * 2 * n], 1)], |x| {
+            swiglu(x[0].clone().reshape([1, rows, 2 * n])).reshape([-1])
+        });
     }
 }

@@ -1,0 +1,60 @@
+//! The program: parse, dispatch, map errors to exit codes.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::cell;
+use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cmd;
+use crate::config;
+use crate::model::Registry;
+
+/// Runs the command line of this process with the models of `registry`.
+///
+/// A program with models of its own calls this with its own registry and is burnmark for them; the children that
+/// measure are the same program. It should install [`crate::CountingAllocator`] to have memory figures on the CPU.
+#[must_use]
+pub fn main(registry: &Registry) -> ExitCode {
+    // Only what the user asks for with RUST_LOG, and always on standard error.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+
+    let cli = Cli::parse();
+    let outcome = match &cli.command {
+        None => cmd::run::run(&cli.run, registry),
+        Some(Command::Run(arguments)) => cmd::run::run(arguments, registry),
+        Some(Command::Verify(arguments)) => cmd::verify::run(arguments, registry),
+        Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
+        Some(Command::Config { command: ConfigCommand::Show(arguments) }) => cmd::config_show(arguments),
+        Some(Command::Config { command: ConfigCommand::Schema }) => print(&pretty(&config::schema())),
+        Some(Command::Cell) => return cell::serve(registry),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&format!("error: {error}"));
+        error.exit_code()
+    })
+}
+
+/// A JSON document as people read it.
+pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("our own types always serialise");
+    text.push('\n');
+    text
+}
+
+/// Writes to standard output. A reader that has seen enough and closed the pipe is no error.
+pub(crate) fn print(text: &str) -> Result<ExitCode, cmd::CommandError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cmd::CommandError::Output(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// Writes a line to standard error; if that is gone too, nobody is left to tell.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,0 +1,34 @@
+//! One verb a file; no logic of their own.
+
+mod error;
+mod executor;
+pub(crate) mod run;
+pub(crate) mod verify;
+
+use std::process::ExitCode;
+
+pub(crate) use error::CommandError;
+
+use crate::app::print;
+use crate::backends;
+use crate::cli::ExperimentArgs;
+use crate::config;
+use crate::model::Registry;
+use crate::plan::{Available, Plan};
+
+/// `burnmark plan`.
+pub(crate) fn plan(arguments: &ExperimentArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
+    let resolved = config::load(arguments.config.as_deref(), &arguments.flags())?;
+    print(&planned(&resolved.experiment, registry)?.describe())
+}
+
+/// `burnmark config show`.
+pub(crate) fn config_show(arguments: &ExperimentArgs) -> Result<ExitCode, CommandError> {
+    print(&config::show(&config::load(arguments.config.as_deref(), &arguments.flags())?))
+}
+
+/// The plan of an experiment on this program.
+fn planned(experiment: &config::Experiment, registry: &Registry) -> Result<Plan, CommandError> {
+    let available = Available { backends: backends::names(), families: registry.families() };
+    Ok(crate::plan::plan(experiment, &available)?)
+}

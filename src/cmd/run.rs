@@ -1,0 +1,172 @@
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{CommandError, executor, planned};
+use crate::app::{complain, pretty, print};
+use crate::cli::{OutputArgs, RunArgs};
+use crate::config::{self, Experiment};
+use crate::model::Registry;
+use crate::plan::Plan;
+use crate::record::{CellRecord, Environment, GatePolicy, GateRecord, Results, Setup, store};
+use crate::report::Style;
+use crate::report::console::summary;
+use crate::report::live::{Live, LiveMode};
+use crate::runner::{Executor, StopFlag};
+use crate::spec::{FailureKind, Job};
+
+/// `burnmark` and `burnmark run`: verify, measure, report.
+pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
+    let (file, print_as) = (arguments.experiment.config.as_deref(), arguments.print);
+    let experiment = config::load(file, &arguments.experiment.flags())?.experiment;
+    let plan = planned(&experiment, registry)?;
+    store::check_writable(&experiment.output)?;
+    let mut results = Results::new(setup(&experiment, &plan));
+    let mut live = Live::new(live_mode(print_as), plan.cells.len());
+    if arguments.resume && experiment.output.exists() {
+        let kept = results.take_over(&store::read(&experiment.output)?);
+        live.message(&format!("resuming: {kept} of {} cells are there already", plan.cells.len()));
+    }
+    if print_as.verbose {
+        live.message(&versions(&results.environment));
+    }
+    let stop = StopFlag::install()?;
+    let executor = executor::own_children(&experiment.limits, stop.clone(), print_as.verbose)?;
+    let run = Run { executor: &executor, stop, output: &experiment.output };
+    let saved = run.gates(&plan, &mut results, &mut live) && run.cells(&plan, &mut results, &mut live);
+    live.finish();
+    report(&results, print_as)?;
+    Ok(if run.stop.is_set() {
+        ExitCode::from(130)
+    } else if !saved {
+        ExitCode::FAILURE
+    } else {
+        verdict(&results)
+    })
+}
+
+/// What carries a run.
+struct Run<'a> {
+    executor: &'a dyn Executor,
+    stop: StopFlag,
+    output: &'a Path,
+}
+
+impl Run<'_> {
+    /// Runs every gate; false if the results could not be kept.
+    fn gates(&self, plan: &Plan, results: &mut Results, live: &mut Live) -> bool {
+        plan.gates.iter().all(|gate| {
+            let label = format!("verify {}", gate.backend);
+            live.message(&format!("{label}: {}", gate.variants.join(", ")));
+            let done = self.executor.execute(&Job::Verify(gate.clone()), &mut |event| live.event(&label, event));
+            results.finish_gate(GateRecord::new(gate.clone(), done.verification, done.failure));
+            self.save(results) && !self.stop.is_set()
+        })
+    }
+
+    /// Runs every cell that is not there yet; false if the results could not be kept.
+    fn cells(&self, plan: &Plan, results: &mut Results, live: &mut Live) -> bool {
+        for cell in &plan.cells {
+            let label = cell.label();
+            live.cell_started(&label);
+            if results.completed(&cell.id()).is_some() {
+                live.cell_finished(&label, true, "kept");
+                continue;
+            }
+            let done = self.executor.execute(&Job::Measure(cell.clone()), &mut |event| live.event(&label, event));
+            let interrupted = done.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Interrupted);
+            let record = CellRecord::new(
+                cell.clone(),
+                done.duration,
+                done.device,
+                done.applied,
+                done.observations,
+                done.failure,
+            );
+            let detail = record.failure().map_or_else(String::new, ToString::to_string);
+            live.cell_finished(&label, record.failure().is_none(), &detail);
+            results.finish_cell(record);
+            if !self.save(results) {
+                return false;
+            }
+            if interrupted || self.stop.is_set() {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Writes the results; if their place fails, beside the system's temporary files, so that nothing is lost.
+    fn save(&self, results: &Results) -> bool {
+        let Err(error) = store::write_atomic(self.output, results) else {
+            return true;
+        };
+        complain(&format!("error: {error}"));
+        let name = self.output.file_name().unwrap_or("benchmark_results.json".as_ref());
+        let refuge = std::env::temp_dir().join(name);
+        match store::write_atomic(&refuge, results) {
+            Ok(()) => complain(&format!("what was measured so far is in `{}`", refuge.display())),
+            Err(error) => complain(&format!("error: {error}")),
+        }
+        false
+    }
+}
+
+fn setup(experiment: &Experiment, plan: &Plan) -> Setup {
+    let features = [("flex", cfg!(feature = "flex"))];
+    Setup {
+        command: std::env::args().collect(),
+        environment: Environment::read(
+            features.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect(),
+        ),
+        experiment: serde_json::to_value(experiment).expect("an experiment serialises"),
+        plan: plan.cells.clone(),
+        pairs: plan.pairs.iter().map(|pair| (pair.baseline, pair.candidate)).collect(),
+        gate_policy: if experiment.verify.enabled { GatePolicy::Required } else { GatePolicy::Disabled },
+    }
+}
+
+fn live_mode(print: OutputArgs) -> LiveMode {
+    if print.verbose {
+        LiveMode::Lines
+    } else if print.quiet || !std::io::stderr().is_terminal() {
+        LiveMode::Quiet
+    } else {
+        LiveMode::Bar
+    }
+}
+
+fn versions(environment: &Environment) -> String {
+    let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "unknown".to_owned());
+    format!(
+        "burnmark {}, burn {}, {}, {} profile, features: {}; {} x {}",
+        environment.versions.burnmark,
+        known(&environment.versions.burn),
+        known(&environment.rustc),
+        known(&environment.profile),
+        environment.features.join(", "),
+        environment.available_threads.map_or_else(|| "?".to_owned(), |threads| threads.to_string()),
+        known(&environment.cpu),
+    )
+}
+
+fn report(results: &Results, print_as: OutputArgs) -> Result<(), CommandError> {
+    if print_as.json {
+        print(&pretty(results))?;
+    } else if !print_as.quiet {
+        let color =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        print(&summary(results, Style { color }))?;
+    }
+    Ok(())
+}
+
+fn verdict(results: &Results) -> ExitCode {
+    if results.gates.iter().any(|gate| !gate.passed()) {
+        ExitCode::from(3)
+    } else if results.cells.iter().any(|cell| cell.failure().is_some()) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}

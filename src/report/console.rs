@@ -1,0 +1,219 @@
+//! The summary of a run.
+
+use super::table::table;
+use super::units::{MISSING, megabytes, or_missing, percent, rate, ratio, time};
+use super::{Style, verify};
+use crate::record::{
+    CellRecord, ClassicModel, GateOutcome, GenerationComparison, Memory, Results, StepComparison, StepFigures, Times,
+};
+
+/// Last lines of a failed child's standard error that are shown.
+const STDERR_LINES: usize = 8;
+
+/// The summary: what ran, the gate, three sections, further cells, failures.
+#[must_use]
+pub fn summary(results: &Results, style: Style) -> String {
+    let mut text = heading(results);
+    text.push_str(&gates(results, style));
+    for (title, body) in [
+        ("Training Performance", steps(results, |model| &model.training, &results.comparison.training)),
+        ("Inference Performance", steps(results, |model| &model.inference, &results.comparison.inference)),
+        ("Generation Latency", generation(results, &results.comparison.generation)),
+    ] {
+        text.push_str(&format!("\n{}\n{body}", style.bold(title)));
+    }
+    if results.plan.len() > 2 {
+        text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
+    }
+    text.push_str(&failures(results, style));
+    text
+}
+
+fn heading(results: &Results) -> String {
+    let config = &results.config;
+    let device = results.cells.iter().find_map(|cell| cell.device.as_ref());
+    let device = device.map_or_else(
+        || config.device.clone(),
+        |device| {
+            let threads = device.threads.map_or(String::new(), |threads| format!(", {threads} threads"));
+            format!("{} ({}{threads})", device.device, device.name)
+        },
+    );
+    let parameters = results.default_model.parameters.map(|count| count as f64 / 1e6);
+    format!(
+        "burnmark {} · burn {} · {device}\n{} parameters · batch {} · sequence {} · mode {}\n",
+        results.environment.versions.burnmark,
+        results.environment.versions.burn.as_deref().unwrap_or("of unknown version"),
+        or_missing(parameters, |millions| format!("{millions:.2} M")),
+        config.batch_size,
+        config.seq_length,
+        config.compile_mode,
+    )
+}
+
+fn gates(results: &Results, style: Style) -> String {
+    let mut text = String::new();
+    for gate in &results.gates {
+        text.push_str(&match &gate.outcome {
+            GateOutcome::Passed { report } => {
+                let worst = report.checks.iter().filter_map(|check| Some((check.error? / check.tolerance, check)));
+                let worst = worst.filter(|(share, _)| share.is_finite()).max_by(|a, b| a.0.total_cmp(&b.0));
+                let worst = worst.map_or(String::new(), |(_, check)| {
+                    let error = check.error.unwrap_or_default();
+                    format!("; closest to its limit: {} at {error:.1e} of {:.0e}", check.what, check.tolerance)
+                });
+                format!("{} {} checks{worst}\n", style.good("verified:"), report.checks.len())
+            }
+            GateOutcome::Failed { report } => format!(
+                "{} the variants do not compute the same, so no ratio is given\n{}",
+                style.bad("verification failed:"),
+                verify::failed(report)
+            ),
+            GateOutcome::Incomplete { failure } => {
+                format!("{} {failure}\n{}", style.bad("verification failed:"), tail(&failure.stderr))
+            }
+        });
+    }
+    if results.gates.is_empty()
+        && let Some(reason) = &results.comparison.reason
+    {
+        text.push_str(&format!("not verified: {reason}\n"));
+    }
+    text
+}
+
+fn name(model: &ClassicModel, absent: &str) -> String {
+    model.variant.clone().unwrap_or_else(|| absent.to_owned())
+}
+
+fn header(results: &Results) -> Vec<String> {
+    let (baseline, candidate) = (name(&results.default_model, "baseline"), name(&results.example_model, "optimised"));
+    vec![String::new(), baseline, candidate, "change".to_owned()]
+}
+
+/// One row: a label, both models' figures, and what became of them.
+fn row(label: &str, figures: [Option<f64>; 2], format: impl Fn(f64) -> String, change: String) -> Vec<String> {
+    let [baseline, optimised] = figures.map(|figure| or_missing(figure, &format));
+    vec![label.to_owned(), baseline, optimised, change]
+}
+
+/// Mean with its deviation, median and 95th percentile, and the speed-up of the mean.
+fn time_rows(label: &str, [baseline, optimised]: [&Times; 2], speedup: Option<f64>) -> Vec<Vec<String>> {
+    let mean = |times: &Times| match (times.mean_ms, times.std_ms) {
+        (Some(mean), Some(std)) => format!("{} ± {}", time(mean), time(std)),
+        _ => MISSING.to_owned(),
+    };
+    let pair = |figure: fn(&Times) -> Option<f64>| [figure(baseline), figure(optimised)];
+    vec![
+        vec![label.to_owned(), mean(baseline), mean(optimised), or_missing(speedup, ratio)],
+        row("  median", pair(|times| times.median_ms), time, String::new()),
+        row("  95th percentile", pair(|times| times.p95_ms), time, String::new()),
+    ]
+}
+
+fn memory_row([baseline, optimised]: [&Memory; 2], mb: Option<f64>, share: Option<f64>) -> Vec<String> {
+    let change = match (mb, share) {
+        (Some(mb), Some(share)) => format!("{} ({})", megabytes(-mb), percent(-share)),
+        _ => MISSING.to_owned(),
+    };
+    row("peak memory", [baseline.peak_mb, optimised.peak_mb], megabytes, change)
+}
+
+fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: &StepComparison) -> String {
+    let sides = [of(&results.default_model), of(&results.example_model)];
+    let times = sides.map(|side| &side.wall_clock_time);
+    if times.iter().all(|times| times.mean_ms.is_none()) {
+        return format!("  not measured: {}\n", times[0].reason.as_deref().unwrap_or("no reason was given"));
+    }
+    let mut rows = time_rows("time per step", times, change.speedup);
+    let reduction = or_missing(change.time_reduction_percent, |less| format!("time {}", percent(-less)));
+    rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, reduction));
+    if sides.iter().any(|side| side.optimizer_time.is_some()) {
+        let optimizer = sides.map(|side| side.optimizer_time.as_ref().and_then(|times| times.mean_ms));
+        rows.push(row("  of it optimiser", optimizer, time, String::new()));
+    }
+    rows.push(memory_row(sides.map(|side| &side.memory), change.memory_reduction_mb, change.memory_reduction_percent));
+    let [baseline, optimised] = sides;
+    let reasons = [&baseline.wall_clock_time.reason, &optimised.wall_clock_time.reason, &baseline.memory.reason];
+    table(&header(results), &rows) + &notes(reasons.into_iter().chain([&optimised.memory.reason, &change.reason]))
+}
+
+fn generation(results: &Results, change: &GenerationComparison) -> String {
+    let sides = [&results.default_model.generation, &results.example_model.generation];
+    if sides.iter().all(|side| side.first_token_latency.mean_ms.is_none()) {
+        let reason = sides[0].first_token_latency.reason.as_deref().unwrap_or("no reason was given");
+        return format!("  not measured: {reason}\n");
+    }
+    let mut rows =
+        time_rows("time to first token", sides.map(|side| &side.first_token_latency), change.first_token_speedup);
+    rows.extend(time_rows("inter-token latency", sides.map(|side| &side.per_token_latency), change.speedup));
+    rows.push(row("whole generation", sides.map(|side| side.total_generation.mean_ms), time, String::new()));
+    let latency = or_missing(change.latency_reduction_percent, |less| format!("latency {}", percent(-less)));
+    rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, latency));
+    rows.push(memory_row(sides.map(|side| &side.memory), change.memory_reduction_mb, change.memory_reduction_percent));
+    let [baseline, optimised] = sides;
+    let reasons = [&baseline.first_token_latency.reason, &optimised.first_token_latency.reason, &change.reason];
+    table(&header(results), &rows)
+        + &notes(reasons.into_iter().chain([&baseline.memory.reason, &optimised.memory.reason]))
+}
+
+/// Every reason once, below the table whose gaps it explains.
+fn notes<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> String {
+    let mut seen: Vec<&str> = Vec::new();
+    for reason in reasons.flatten() {
+        if !seen.contains(&reason.as_str()) {
+            seen.push(reason);
+        }
+    }
+    seen.iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
+}
+
+/// One row a cell: the mean of each workload, and its ratio to the cell's baseline.
+fn all_cells(results: &Results) -> String {
+    let header =
+        ["cell", "training", "", "peak", "", "inference", "", "first token", "", "per token", ""].map(str::to_owned);
+    let rows: Vec<Vec<String>> = results.plan.iter().map(|spec| cell_row(results, &spec.label(), &spec.id())).collect();
+    table(&header, &rows)
+}
+
+fn cell_row(results: &Results, label: &str, id: &str) -> Vec<String> {
+    let workloads = results.cell(id).map(CellRecord::workloads);
+    let change = results.comparisons.iter().find(|pair| pair.candidate == id).map(|pair| &pair.comparison);
+    let training = workloads.and_then(|done| done.training.as_ref()).map(|record| &record.figures);
+    let inference = workloads.and_then(|done| done.inference.as_ref()).map(|record| &record.figures);
+    let generation = workloads.and_then(|done| done.generation.as_ref()).map(|record| &record.figures);
+    let blank_or = |figure: Option<f64>, format: fn(f64) -> String| figure.map_or_else(String::new, format);
+    vec![
+        label.to_owned(),
+        or_missing(training.and_then(|figures| figures.wall_clock_time.mean_ms), time),
+        blank_or(change.and_then(|change| change.training.speedup), ratio),
+        or_missing(training.and_then(|figures| figures.memory.peak_mb), megabytes),
+        blank_or(change.and_then(|change| change.training.memory_reduction_percent), |less| percent(-less)),
+        or_missing(inference.and_then(|figures| figures.wall_clock_time.mean_ms), time),
+        blank_or(change.and_then(|change| change.inference.speedup), ratio),
+        or_missing(generation.and_then(|figures| figures.first_token_latency.mean_ms), time),
+        blank_or(change.and_then(|change| change.generation.first_token_speedup), ratio),
+        or_missing(generation.and_then(|figures| figures.per_token_latency.mean_ms), time),
+        blank_or(change.and_then(|change| change.generation.speedup), ratio),
+    ]
+}
+
+fn failures(results: &Results, style: Style) -> String {
+    let mut text = String::new();
+    for cell in &results.cells {
+        if let Some(failure) = cell.failure() {
+            let title = style.bad(&format!("{} failed", cell.spec.label()));
+            text.push_str(&format!("\n{title}: {failure}\n{}", tail(&failure.stderr)));
+        }
+    }
+    let missing = results.plan.iter().filter(|spec| results.cell(&spec.id()).is_none()).count();
+    if missing > 0 {
+        text.push_str(&format!("\n{missing} of {} cells were not run; `--resume` runs them\n", results.plan.len()));
+    }
+    text
+}
+
+fn tail(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().collect();
+    lines[lines.len().saturating_sub(STDERR_LINES)..].iter().map(|line| format!("    {line}\n")).collect()
+}

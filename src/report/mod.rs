@@ -1,0 +1,10 @@
+//! Records in, text out. A report is a pure function of a results file; `live` alone watches a run.
+
+pub mod console;
+pub mod live;
+mod style;
+mod table;
+mod units;
+pub mod verify;
+
+pub use style::Style;

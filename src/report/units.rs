@@ -1,0 +1,47 @@
+//! Numbers with their units, to as many digits as carry meaning.
+
+/// What stands where a figure is missing.
+pub(super) const MISSING: &str = "n/a";
+
+/// A figure, or [`MISSING`].
+pub(super) fn or_missing(figure: Option<f64>, format: impl Fn(f64) -> String) -> String {
+    figure.map_or_else(|| MISSING.to_owned(), format)
+}
+
+/// At least three significant digits, none behind the point from a hundred on.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A duration given in milliseconds, in the unit that suits it.
+pub(super) fn time(ms: f64) -> String {
+    match ms {
+        ms if ms >= 10_000.0 => format!("{} s", digits(ms / 1e3)),
+        ms if ms < 0.1 => format!("{} µs", digits(ms * 1e3)),
+        ms => format!("{} ms", digits(ms)),
+    }
+}
+
+/// Memory in MB of 2^20 bytes.
+pub(super) fn megabytes(mb: f64) -> String {
+    format!("{} MB", digits(mb))
+}
+
+/// A ratio, such as `1.52x`.
+pub(super) fn ratio(value: f64) -> String {
+    format!("{value:.2}x")
+}
+
+/// A share in percent, signed.
+pub(super) fn percent(value: f64) -> String {
+    format!("{value:+.1} %")
+}
+
+/// Something per second.
+pub(super) fn rate(value: f64) -> String {
+    if value >= 1e5 { format!("{} k/s", digits(value / 1e3)) } else { format!("{}/s", digits(value)) }
+}

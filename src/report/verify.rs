@@ -1,0 +1,73 @@
+//! What a verification compared.
+
+use super::table::table;
+use crate::spec::{Check, VerifyReport};
+
+/// Gradients shown of each variant unless all are asked for.
+const WORST_GRADIENTS: usize = 3;
+
+/// The checks as a table, then the verdict. Of the gradients only the worst, unless `all` are wanted.
+#[must_use]
+pub fn verification(report: &VerifyReport, all: bool) -> String {
+    let mut rows = Vec::new();
+    let mut left_out = 0;
+    for variant in variants(report) {
+        let of_variant = || report.checks.iter().filter(|check| check.variant == variant);
+        let mut gradients: Vec<&Check> = of_variant().filter(|check| is_gradient(check)).collect();
+        // Not-a-number counts as worse than every number.
+        gradients.sort_by(|a, b| b.error.unwrap_or(f64::INFINITY).total_cmp(&a.error.unwrap_or(f64::INFINITY)));
+        let shown = if all { gradients.len() } else { WORST_GRADIENTS.min(gradients.len()) };
+        left_out += gradients.len() - shown;
+        let others = of_variant().filter(|check| !is_gradient(check));
+        rows.extend(others.chain(gradients.into_iter().take(shown)).map(row));
+    }
+    let failed = report.checks.iter().filter(|check| !check.passed).count();
+    let verdict = if report.passed() {
+        format!("PASS: {} checks against {}", report.checks.len(), report.reference)
+    } else {
+        format!("FAIL: {failed} of {} checks against {}", report.checks.len(), report.reference)
+    };
+    let more = if left_out > 0 {
+        format!("  {left_out} gradients with smaller errors are not shown (-v)\n")
+    } else {
+        String::new()
+    };
+    format!("{}{more}{verdict}\n", table(&header(), &rows))
+}
+
+/// The failing checks alone.
+pub(super) fn failed(report: &VerifyReport) -> String {
+    let rows: Vec<Vec<String>> = report.checks.iter().filter(|check| !check.passed).map(row).collect();
+    table(&header(), &rows)
+}
+
+fn header() -> Vec<String> {
+    ["variant", "what", "against", "relative L2", "limit", "", ""].map(str::to_owned).to_vec()
+}
+
+fn row(check: &Check) -> Vec<String> {
+    vec![
+        check.variant.clone(),
+        check.what.clone(),
+        check.against.clone(),
+        check.error.map_or_else(|| "not a number".to_owned(), |error| format!("{error:.2e}")),
+        format!("{:.0e}", check.tolerance),
+        if check.passed { "pass" } else { "FAIL" }.to_owned(),
+        check.note.clone().unwrap_or_default(),
+    ]
+}
+
+fn is_gradient(check: &Check) -> bool {
+    check.what.starts_with("grad.")
+}
+
+/// The variants in the order they were checked.
+fn variants(report: &VerifyReport) -> Vec<&str> {
+    let mut variants: Vec<&str> = Vec::new();
+    for check in &report.checks {
+        if !variants.contains(&check.variant.as_str()) {
+            variants.push(&check.variant);
+        }
+    }
+    variants
+}
