@@ -62,9 +62,10 @@ impl Decoder {
         request.weights.check(config).map_err(BuildError::Weights)?;
         let linear = |names: &[(String, usize)], fuse: bool| -> Vec<Linear> {
             let sources: Vec<_> = names.iter().map(|(name, out)| Source { name: name.clone(), out: *out }).collect();
-            match fuse {
-                true => vec![Linear::new(request, sources)],
-                false => sources.into_iter().map(|source| Linear::new(request, vec![source])).collect(),
+            if fuse {
+                vec![Linear::new(request, sources)]
+            } else {
+                sources.into_iter().map(|source| Linear::new(request, vec![source])).collect()
             }
         };
         let one = |name: String, out| Linear::new(request, vec![Source { name, out }]);
@@ -152,12 +153,13 @@ impl Model for Decoder {
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
         let shared = &self.shared;
         let shape = [batch, shared.heads.key_value, capacity, shared.config.head_dim()];
-        let cache = || match shared.has(Optimization::KvCache) {
-            true => LayerCache::Preallocated {
-                keys: Tensor::zeros(shape, (&shared.device, shared.dtype)),
-                values: Tensor::zeros(shape, (&shared.device, shared.dtype)),
-            },
-            false => LayerCache::Growing(None),
+        let zeros = || Tensor::zeros(shape, (&shared.device, shared.dtype));
+        let cache = || {
+            if shared.has(Optimization::KvCache) {
+                LayerCache::Preallocated { keys: zeros(), values: zeros() }
+            } else {
+                LayerCache::Growing(None)
+            }
         };
         Box::new(Generation { decoder: self, caches: self.layers.iter().map(|_| cache()).collect(), length: 0 })
     }
@@ -165,21 +167,27 @@ impl Model for Decoder {
     fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
         let mut to = BTreeMap::new();
         let matrix = |linear: &Linear, to: &mut BTreeMap<_, _>| {
-            linear.weight.val().grad(gradients).map(|gradient| linear.export(gradient, to));
+            if let Some(gradient) = linear.weight.val().grad(gradients) {
+                linear.export(&gradient, to);
+            }
         };
-        let norm = |norm: &Norm, to: &mut BTreeMap<_, _>| {
-            norm.weight.val().grad(gradients).map(|gradient| norm.export(gradient, to));
+        let vector = |norm: &Norm, to: &mut BTreeMap<_, _>| {
+            if let Some(gradient) = norm.weight.val().grad(gradients) {
+                norm.export(gradient, to);
+            }
         };
         if let Some(gradient) = self.embedding.val().grad(gradients) {
             let shape = gradient.dims().to_vec();
             to.insert(EMBEDDING.to_owned(), Array { shape, values: host(gradient) });
         }
         for layer in &self.layers {
-            let matrices = layer.qkv.iter().chain(&layer.gate_up).chain([&layer.output, &layer.down]);
-            matrices.for_each(|linear| matrix(linear, &mut to));
-            [&layer.attn_norm, &layer.mlp_norm].into_iter().for_each(|layer_norm| norm(layer_norm, &mut to));
+            for linear in layer.qkv.iter().chain(&layer.gate_up).chain([&layer.output, &layer.down]) {
+                matrix(linear, &mut to);
+            }
+            vector(&layer.attn_norm, &mut to);
+            vector(&layer.mlp_norm, &mut to);
         }
-        norm(&self.norm, &mut to);
+        vector(&self.norm, &mut to);
         matrix(&self.head, &mut to);
         to
     }

@@ -52,7 +52,7 @@ impl Linear {
     }
 
     /// Splits a tensor of the weight's shape back into the Hugging Face matrices.
-    pub fn export(&self, tensor: Tensor<2>, to: &mut BTreeMap<String, Array<f64>>) {
+    pub fn export(&self, tensor: &Tensor<2>, to: &mut BTreeMap<String, Array<f64>>) {
         let [input, _] = tensor.dims();
         let mut column = 0;
         for source in &self.sources {

@@ -9,9 +9,13 @@ mod classic;
 mod comparison;
 mod environment;
 mod figures;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod gate;
 mod results;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 pub use cell::{CellOutcome, CellRecord, WorkloadRecord, WorkloadRecords};
 pub use classic::{ClassicConfig, ClassicModel};

@@ -4,6 +4,8 @@ pub mod console;
 pub mod live;
 mod style;
 mod table;
+#[cfg(test)]
+mod tests;
 mod units;
 pub mod verify;
 

@@ -20,6 +20,7 @@ pub enum OpenError {
 
 /// What a backend can do on its devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub struct Capabilities {
     /// Merges element-wise operations into kernels of its own.
     pub fusion: bool,

@@ -220,7 +220,7 @@ fn cached<T: Real>(
     let shared = Shared::new(&mut out);
     let past = length - seq;
     let cache = |data, batch, head, rows| {
-        Matrix::new(&data_from(data, (batch * key_value + head) * capacity * head_dim)[..], rows, head_dim, head_dim)
+        Matrix::new(data_from(data, (batch * key_value + head) * capacity * head_dim), rows, head_dim, head_dim)
     };
     // A block is either rows of one head, or, for a single position, the heads that share keys.
     let task = |scores: &mut Vec<T>, (batch, key_value, head, first, rows): (usize, usize, usize, usize, usize)| {

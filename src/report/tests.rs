@@ -1,0 +1,48 @@
+use super::*;
+use crate::record::fixtures::{gate, measured, observations, planned, record};
+use crate::spec::{Check, VerifyReport};
+
+#[test]
+fn the_summary_of_a_run() {
+    insta::assert_snapshot!(console::summary(&measured(), Style::default()));
+}
+
+#[test]
+fn a_failed_gate_shows_its_checks_and_no_ratio() {
+    let mut results = planned();
+    results.finish_gate(gate(&results, 0.5));
+    results.finish_cell(record(&results, 0, observations(30, 100), None));
+    results.finish_cell(record(&results, 1, observations(20, 75), None));
+    let summary = console::summary(&results, Style::default());
+    assert!(!summary.contains("1.50x"), "{summary}");
+    insta::assert_snapshot!(summary);
+}
+
+#[test]
+fn colour_is_there_only_when_asked_for() {
+    assert!(!console::summary(&measured(), Style::default()).contains('\u{1b}'));
+    assert!(console::summary(&measured(), Style { color: true }).contains('\u{1b}'));
+}
+
+#[test]
+fn a_verification_shows_the_worst_gradients() {
+    let check = |what: &str, error: Option<f64>| Check {
+        variant: "example".to_owned(),
+        what: what.to_owned(),
+        against: "reference".to_owned(),
+        error,
+        tolerance: 1e-4,
+        passed: error.is_some_and(|error| error <= 1e-4),
+        note: None,
+    };
+    let checks = vec![
+        check("logits", Some(1e-7)),
+        check("grad.a", Some(1e-7)),
+        check("grad.b", None),
+        check("grad.c", Some(3e-7)),
+        check("grad.d", Some(2e-7)),
+    ];
+    let report = VerifyReport { reference: "file".to_owned(), checks };
+    insta::assert_snapshot!(verify::verification(&report, false));
+    assert!(verify::verification(&report, true).contains("grad.a"));
+}
