@@ -238,6 +238,7 @@ impl Shared {
 }
 
 /// Query, key and value of every position: side by side in a row, or apart.
+#[expect(clippy::large_enum_variant, reason = "lives for one expression")]
 enum Qkv {
     /// `[batch, seq, packed * head_dim]`.
     Packed(Tensor<3>),

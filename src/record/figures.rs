@@ -293,15 +293,14 @@ impl GenerationFigures {
     /// Derives every figure from an observation of generation.
     pub fn of(observation: &Observation) -> Self {
         let total = Times::of(observation.samples_ns.iter().copied(), NO_SAMPLES);
-        let (first_token_latency, per_token_latency) = match &observation.generation {
-            Some(series) => (
+        let (first_token_latency, per_token_latency) = if let Some(series) = &observation.generation {
+            (
                 Times::of(series.first_token_ns.iter().copied(), NO_SAMPLES),
                 Times::of(series.per_token_ns.iter().flatten().copied(), "one new token leaves no gap to measure"),
-            ),
-            None => {
-                let missing = Times::missing("the child reported no token times");
-                (missing.clone(), missing)
-            }
+            )
+        } else {
+            let missing = Times::missing("the child reported no token times");
+            (missing.clone(), missing)
         };
         Self {
             first_token_latency,

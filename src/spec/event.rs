@@ -62,6 +62,7 @@ pub struct Applied {
 /// What a child tells its parent: one JSON document a line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "a few dozen live in a whole run")]
 pub enum Event {
     /// The device is open.
     Opened {

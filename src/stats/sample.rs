@@ -33,8 +33,7 @@ impl Sample {
         if values.is_empty() {
             return Err(SampleError::Empty);
         }
-        // A comparison with NaN is false, so this catches NaN as well.
-        if let Some(position) = values.iter().position(|value| !(value.abs() < Self::LIMIT)) {
+        if let Some(position) = values.iter().position(|value| value.is_nan() || value.abs() >= Self::LIMIT) {
             return Err(SampleError::OutOfRange { position, value: values[position] });
         }
         values.sort_by(f64::total_cmp);

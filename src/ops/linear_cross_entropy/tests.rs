@@ -1,4 +1,5 @@
 use burn::backend::Flex;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
@@ -18,7 +19,6 @@ fn targets(rows: usize, vocabulary: usize) -> (Vec<i64>, usize) {
 
 fn plain(hidden: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, targets: &[i64], count: usize) -> f64 {
     let [_, vocabulary] = weight.layout().shape().dims();
-    use burn::backend::ops::FloatTensorOps;
     let logits = elements(Flex::float_matmul(hidden.clone(), weight.clone()));
     let loss = |(row, target): (&[f64], &i64)| {
         let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);

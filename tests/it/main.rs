@@ -1,0 +1,17 @@
+//! The program as a user runs it.
+
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is one whole")]
+
+/// Figures and text that depend on the machine do not; the rest is snapshot.
+mod support;
+
+/// Help, versions, `config`, `plan`: nothing is measured.
+mod cli;
+/// Whatever a cell does, the others run and nothing is lost.
+mod faults;
+/// Models of one's own through the library.
+mod library;
+/// A small experiment end to end.
+mod run;
+/// Proof of numbers, from files good and bad.
+mod verify;

@@ -1,0 +1,115 @@
+use serde_json::Value;
+
+use crate::support::{World, ran, repository};
+
+fn quick() -> String {
+    repository("configs/quick.toml")
+}
+
+#[test]
+fn a_small_experiment_end_to_end() {
+    let world = World::new();
+    let (code, out, err) = ran(&mut world.burnmark(&["--config", &quick(), "--output", "r.json"]));
+    assert_eq!((code, err.as_str()), (0, ""), "quiet when piped");
+    for part in ["Training Performance", "Inference Performance", "Generation Latency", "verified:"] {
+        assert!(out.contains(part), "{out}");
+    }
+    assert!(!out.contains('\u{1b}') && !out.contains("n/a"), "{out}");
+
+    let results = world.json("r.json");
+    assert_eq!(results["comparison"]["verified"], true);
+    for cell in results["cells"].as_array().expect("cells") {
+        assert_eq!(cell["outcome"]["status"], "measured");
+        assert_eq!(cell["applied"]["execution"], "eager");
+        let workloads = &cell["outcome"]["workloads"];
+        for (workload, samples, warmup) in [("training", 10, 2), ("inference", 10, 2), ("generation", 3, 1)] {
+            let observation = &workloads[workload]["observation"];
+            let count = |name: &str| observation[name].as_array().map(Vec::len);
+            assert_eq!((count("samples_ns"), count("warmup_ns")), (Some(samples), Some(warmup)), "{workload}");
+            released(workload, &observation["memory"]);
+        }
+        let gaps = workloads["generation"]["observation"]["generation"]["per_token_ns"][0].as_array();
+        assert_eq!(gaps.map(Vec::len), Some(7));
+    }
+}
+
+/// Weights, activations and caches of a workload must not outlive it; 64 KiB of growing tables may.
+fn released(workload: &str, memory: &Value) {
+    let bytes = |name: &str| memory[name]["bytes"].as_u64().expect("the counting allocator is installed");
+    assert!(bytes("peak") > bytes("start"), "{workload}: {memory}");
+    assert!(bytes("current") <= bytes("peak"), "{workload}: {memory}");
+    // The first workload also leaves what the thread pool and the matrix library keep.
+    let kept = bytes("after_release").saturating_sub(bytes("start"));
+    let model = bytes("current") - bytes("start");
+    assert!(workload == "training" || kept < 64 << 10, "{workload} leaves {kept} bytes");
+    assert!(workload != "training" || kept < model, "training leaves {kept} of {model} bytes");
+    assert!(memory["reserved"]["source"] == "resident set" && bytes("reserved") > 0);
+}
+
+#[test]
+fn what_is_printed_can_be_chosen() {
+    let world = World::new();
+    let base = ["--config", &quick(), "--workloads", "inference", "--output", "r.json"];
+    let with = |flag: &str| ran(&mut world.burnmark(&[&base[..], &[flag]].concat()));
+    let (code, out, err) = with("--quiet");
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    let (code, out, err) = with("--json");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let printed: Value = serde_json::from_str(&out).expect("JSON on standard output");
+    assert_eq!(printed, world.json("r.json"));
+    let (code, _, err) = with("--verbose");
+    assert_eq!(code, 0);
+    for part in ["burn 0.22.1", "device flex (", "inference: warm-up, 2 steps", "inference: measure 10/10"] {
+        assert!(err.contains(part), "{err}");
+    }
+    let (code, _, err) = ran(&mut world.burnmark(&[&base[..], &["--quiet", "--verbose"]].concat()));
+    assert!(code == 2 && err.contains("cannot be used with"), "{err}");
+}
+
+#[test]
+fn an_optimiser_is_a_phase_of_its_own() {
+    let world = World::new();
+    let arguments = ["--config", &quick(), "--workloads", "training", "--optimizer", "adamw", "--output", "r.json"];
+    let (code, out, err) = ran(&mut world.burnmark(&arguments));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("of it optimiser"), "{out}");
+    let observation = &world.json("r.json")["cells"][0]["outcome"]["workloads"]["training"]["observation"];
+    for (total, optimizer) in observation["samples_ns"]
+        .as_array()
+        .expect("samples")
+        .iter()
+        .zip(observation["optimizer_ns"].as_array().expect("the optimiser's part"))
+    {
+        assert!(optimizer.as_u64() > Some(0) && optimizer.as_u64() < total.as_u64());
+    }
+}
+
+#[test]
+fn a_mode_that_the_backend_lacks_is_told() {
+    let world = World::new();
+    let arguments =
+        ["--config", &quick(), "--workloads", "inference", "--compile-mode", "reduce-overhead", "--output", "r.json"];
+    assert_eq!(ran(&mut world.burnmark(&arguments)).0, 0);
+    let applied = &world.json("r.json")["cells"][0]["applied"];
+    assert_eq!((&applied["requested_mode"], &applied["execution"]), (&"reduce-overhead".into(), &"eager".into()));
+    assert_eq!(applied["notes"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn resuming_runs_only_what_is_missing() {
+    let world = World::new();
+    let base = ["--config", &quick(), "--workloads", "inference", "--output", "r.json"];
+    assert_eq!(ran(&mut world.burnmark(&base)).0, 0);
+    let first = world.json("r.json");
+    let (code, _, err) = ran(&mut world.burnmark(&[&base[..], &["--resume", "-v"]].concat()));
+    assert_eq!(code, 0);
+    assert!(err.contains("resuming: 2 of 2 cells"), "{err}");
+    assert_eq!(world.json("r.json")["cells"], first["cells"], "raw samples are those of the first run");
+    // Another seed is another cell.
+    let (code, _, err) = ran(&mut world.burnmark(&[&base[..], &["--resume", "-v", "--seed", "1"]].concat()));
+    assert_eq!(code, 0);
+    assert!(err.contains("resuming: 0 of 2 cells"), "{err}");
+    world.write("r.json", "{\"schema_version\": 1,");
+    let (code, _, err) = ran(&mut world.burnmark(&[&base[..], &["--resume"]].concat()));
+    assert!(code == 2 && err.contains("cut off"), "{err}");
+}
