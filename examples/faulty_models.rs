@@ -21,7 +21,7 @@ fn build(request: &BuildRequest) -> Result<Box<dyn Model>, BuildError> {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
         }
         "hang" => loop {
-            std::thread::sleep(Duration::from_secs(3600));
+            std::thread::sleep(Duration::from_hours(1));
         },
         "allocate" => {
             let mut hoard = Vec::new();

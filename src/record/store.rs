@@ -1,6 +1,6 @@
 //! The results file on disk: written whole or not at all, read with errors that say what to do.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -196,22 +196,16 @@ impl<'a> Target<'a> {
     fn temporary_file(&self) -> io::Result<NamedTempFile> {
         let mut builder = Builder::new();
         builder.prefix(".burnmark-").suffix(".tmp");
-        if let Some(permissions) = self.permissions() {
-            builder.permissions(permissions);
-        }
+        #[cfg(unix)]
+        builder.permissions(self.permissions());
         builder.tempfile_in(&self.folder)
     }
 
     /// Those of an ordinary new file (less the user's mask), where temporary files are private otherwise.
-    fn permissions(&self) -> Option<Permissions> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let existing = fs::metadata(&self.file).ok().map(|metadata| metadata.permissions());
-            Some(existing.unwrap_or_else(|| Permissions::from_mode(0o666)))
-        }
-        #[cfg(not(unix))]
-        None
+    #[cfg(unix)]
+    fn permissions(&self) -> fs::Permissions {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(&self.file).map_or_else(|_| fs::Permissions::from_mode(0o666), |metadata| metadata.permissions())
     }
 
     /// Makes the rename itself last; only Unix can open a folder for that.
@@ -261,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, link) = (folder.path().join("file.json"), folder.path().join("link.json"));
         fs::write(&file, "old").expect("written");
-        fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).expect("set");
         symlink(&file, &link).expect("linked");
         write_atomic(&link, &fixtures::planned()).expect("written");
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());

@@ -1,13 +1,12 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ModelConfig;
 
 /// What a cell measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Workload {
     /// Forward, next-token cross-entropy, backward; optionally an optimiser step.
@@ -29,7 +28,7 @@ impl fmt::Display for Workload {
 }
 
 /// Execution mode, standing in for `torch.compile`'s; see docs/METHOD.md for what each means on a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// No fusion, cheapest autotune (`--no-compile`).
@@ -55,7 +54,7 @@ impl fmt::Display for Mode {
 }
 
 /// Element type of weights and activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32-bit floating point throughout.
@@ -75,7 +74,7 @@ impl fmt::Display for Precision {
 }
 
 /// The optimiser applied after backward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Gradients are dropped.

@@ -2,7 +2,7 @@ use crate::support::{World, ran, repository};
 
 #[test]
 fn help_lists_every_flag_and_exit_code() {
-    let (code, out, _) = ran(&mut World::new().burnmark(&["--help"]).env("COLUMNS", "100"));
+    let (code, out, _) = ran(World::new().burnmark(&["--help"]).env("COLUMNS", "100"));
     assert_eq!(code, 0);
     insta::assert_snapshot!(out);
 }
@@ -25,7 +25,7 @@ fn the_experiment_shown_says_where_values_come_from() {
     assert!(line("batch_sizes = [4]").ends_with("# --batch-size"), "{out}");
     assert!(line("hidden_size = 512").ends_with("# default"), "{out}");
     let shown = world.write("shown.toml", &out);
-    let (code, again, _) = ran(&mut world.burnmark(&["config", "show", "--config"]).arg(shown));
+    let (code, again, _) = ran(world.burnmark(&["config", "show", "--config"]).arg(shown));
     assert_eq!(code, 0);
     assert!(again.contains("batch_sizes = [4]") && again.contains("shown.toml:"), "{again}");
 }
@@ -45,7 +45,10 @@ fn wrong_input_is_refused_before_anything_runs() {
     world.write("file", "");
     let cases: &[(&[&str], &str)] = &[
         (&["--config", "missing.toml"], "there is no such file"),
-        (&["--config", "wrong.toml"], "wrong.toml:2:1: unknown key `model.hiden_size`; did you mean `model.hidden_size`?"),
+        (
+            &["--config", "wrong.toml"],
+            "wrong.toml:2:1: unknown key `model.hiden_size`; did you mean `model.hidden_size`?",
+        ),
         (&["--config", "wrong.toml"], "wrong.toml:3:23: `model.num_attention_heads` is the text \"eight\""),
         (&["--batch-size", "0"], "--batch-size: [0] is not allowed"),
         (&["--batch-size", "1000000000000"], "--batch-size: [1000000000000] is not allowed"),

@@ -4,8 +4,22 @@ use crate::support::{World, ran};
 fn a_model_of_ones_own_is_measured_like_the_built_in_one() {
     let world = World::new();
     let arguments = [
-        "--model", "bigram", "--variants", "plain,fused", "--batch-size", "1", "--seq-length", "16", "--warmup-steps", "1",
-        "--benchmark-steps", "3", "--output", "own.json", "--workloads", "training,inference",
+        "--model",
+        "bigram",
+        "--variants",
+        "plain,fused",
+        "--batch-size",
+        "1",
+        "--seq-length",
+        "16",
+        "--warmup-steps",
+        "1",
+        "--benchmark-steps",
+        "3",
+        "--output",
+        "own.json",
+        "--workloads",
+        "training,inference",
     ];
     let (code, out, err) = ran(&mut world.example("own_model", &arguments));
     assert_eq!(code, 0, "{out}{err}");

@@ -32,7 +32,7 @@ impl World {
 
     fn program(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(self.folder.path()).args(arguments).timeout(std::time::Duration::from_secs(120));
+        command.current_dir(self.folder.path()).args(arguments).timeout(std::time::Duration::from_mins(2));
         command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE");
         command
     }

@@ -54,7 +54,9 @@ fn the_golden_numbers_are_reproduced() {
 fn variants_are_held_against_each_other_at_any_size() {
     let world = World::new();
     // One key-value head, as many as query heads, sequences of odd lengths, longer than what is decoded one by one.
-    for (heads, kv_heads, seq, theta, eps) in [(4, 1, 7, 10_000.0, 1e-6), (4, 4, 70, 500_000.0, 1e-3), (6, 3, 33, 100.0, 1e-5)] {
+    for (heads, kv_heads, seq, theta, eps) in
+        [(4, 1, 7, 10_000.0, 1e-6), (4, 4, 70, 500_000.0, 1e-3), (6, 3, 33, 100.0, 1e-5)]
+    {
         let config = format!(
             "[model]\nvocab_size = 53\nhidden_size = {}\nintermediate_size = 50\nnum_hidden_layers = 3\n\
              num_attention_heads = {heads}\nnum_key_value_heads = {kv_heads}\nmax_position_embeddings = 90\n\
@@ -64,7 +66,8 @@ fn variants_are_held_against_each_other_at_any_size() {
         );
         world.write("c.toml", &config);
         for precision in ["f32", "f64"] {
-            let (code, out, err) = ran(&mut world.burnmark(&["verify", "--config", "c.toml", "--precision", precision]));
+            let (code, out, err) =
+                ran(&mut world.burnmark(&["verify", "--config", "c.toml", "--precision", precision]));
             assert_eq!(code, 0, "{config}\n{out}{err}");
         }
     }
@@ -84,7 +87,9 @@ fn every_optimisation_alone_computes_the_same() {
 #[test]
 fn wrong_numbers_fail() {
     let world = World::new();
-    for (key, value) in [("rope_theta", json!(9000.0)), ("rms_norm_eps", json!(1e-2)), ("num_key_value_heads", json!(2))] {
+    for (key, value) in
+        [("rope_theta", json!(9000.0)), ("rms_norm_eps", json!(1e-2)), ("num_key_value_heads", json!(2))]
+    {
         let path = changed(&world, "changed.safetensors", |config| config[key] = value.clone(), |_| true);
         let (code, out, err) = ran(&mut world.burnmark(&["verify", "--reference", &path]));
         // Two key-value heads are what the file has: the unchanged file passes.
