@@ -34,7 +34,8 @@ pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     let [_, kv_heads, keys, _] = k.dims();
     let repeated =
         |x: Tensor<4>| x.unsqueeze_dim::<5>(2).repeat_dim(2, heads / kv_heads).reshape([batch, heads, keys, head_dim]);
-    let scores = q.matmul(repeated(k).swap_dims(2, 3)) / (head_dim as f64).sqrt();
+    // A product: the gradient of Burn 0.22.1's division by a number rounds that number to single precision.
+    let scores = q.matmul(repeated(k).swap_dims(2, 3)) * (head_dim as f64).powf(-0.5);
     let scores = if seq > 1 { scores.mask_fill(later_keys(seq, keys, &v.device()), f32::NEG_INFINITY) } else { scores };
     softmax(scores, 3).matmul(repeated(v))
 }
