@@ -221,7 +221,7 @@ fn main() {
         .collect();
     let report = json!({
         "command": "cargo bench --bench overhead",
-        "environment": Environment::read(vec!["flex".to_owned()]),
+        "environment": Environment::read(burnmark::backends::features()),
         "counting_ns_per_allocation": counting_ns,
         "workloads": compared,
     });

@@ -1,6 +1,6 @@
 //! The program: parse, dispatch, map errors to exit codes.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cell;
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::cmd;
+use crate::cmd::output::{complain, pretty, print};
 use crate::config;
 use crate::model::Registry;
 
@@ -36,25 +37,4 @@ pub fn main(registry: &Registry) -> ExitCode {
         complain(&format!("error: {error}"));
         error.exit_code()
     })
-}
-
-/// A JSON document as people read it.
-pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(value).expect("our own types always serialise");
-    text.push('\n');
-    text
-}
-
-/// Writes to standard output. A reader that has seen enough and closed the pipe is no error.
-pub(crate) fn print(text: &str) -> Result<ExitCode, cmd::CommandError> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(cmd::CommandError::Output(error)),
-        _ => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Writes a line to standard error; if that is gone too, nobody is left to tell.
-pub(crate) fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }

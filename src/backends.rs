@@ -20,6 +20,13 @@ pub fn names() -> Vec<String> {
     compiled().iter().map(|backend| backend.name().to_owned()).collect()
 }
 
+/// Cargo features of this build that decide what is measured.
+#[must_use]
+pub fn features() -> Vec<String> {
+    let known = [("flex", cfg!(feature = "flex"))];
+    known.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
+}
+
 /// Opens what a specification such as `flex` or `cuda:0` names.
 pub fn open(specification: &str) -> Result<(&'static dyn Backend, Device), Failure> {
     let (name, device) = specification.split_once(':').unwrap_or((specification, ""));

@@ -2,14 +2,15 @@
 
 mod error;
 mod executor;
+pub(crate) mod output;
 pub(crate) mod run;
 pub(crate) mod verify;
 
 use std::process::ExitCode;
 
 pub(crate) use error::CommandError;
+use output::print;
 
-use crate::app::print;
 use crate::backends;
 use crate::cli::ExperimentArgs;
 use crate::config;

@@ -2,8 +2,9 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::output::{complain, pretty, print};
 use super::{CommandError, executor, planned};
-use crate::app::{complain, pretty, print};
+use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
 use crate::config::{self, Experiment};
 use crate::model::Registry;
@@ -113,12 +114,9 @@ impl Run<'_> {
 }
 
 fn setup(experiment: &Experiment, plan: &Plan) -> Setup {
-    let features = [("flex", cfg!(feature = "flex"))];
     Setup {
         command: std::env::args().collect(),
-        environment: Environment::read(
-            features.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect(),
-        ),
+        environment: Environment::read(backends::features()),
         experiment: serde_json::to_value(experiment).expect("an experiment serialises"),
         plan: plan.cells.clone(),
         pairs: plan.pairs.iter().map(|pair| (pair.baseline, pair.candidate)).collect(),

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
+use super::output::{complain, pretty, print};
 use super::{CommandError, executor, planned};
-use crate::app::{complain, pretty, print};
 use crate::cli::VerifyArgs;
 use crate::config;
 use crate::model::Registry;
