@@ -1,4 +1,5 @@
-//! Records what built the program: commit, compiler, profile, Burn's version. What cannot be had is left out.
+//! Records what built the program: commit (`-dirty` if files differ from it), compiler, profile, Burn's version. What
+//! cannot be had is left out.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,12 +11,12 @@ fn main() {
         }
     };
     println!("cargo::rerun-if-changed=build.rs");
-    for file in [".git/HEAD", ".git/logs/HEAD", "Cargo.lock"] {
+    for file in [".git/HEAD", ".git/logs/HEAD", "Cargo.lock", "Cargo.toml", "src", "backends"] {
         if Path::new(file).exists() {
             println!("cargo::rerun-if-changed={file}");
         }
     }
-    set("BURNMARK_GIT_COMMIT", output("git", &["rev-parse", "HEAD"]));
+    set("BURNMARK_GIT_COMMIT", output("git", &["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]));
     set("BURNMARK_RUSTC", output(&std::env::var("RUSTC").unwrap_or_default(), &["--version"]));
     set("BURNMARK_PROFILE", std::env::var("PROFILE").ok());
     set("BURNMARK_TARGET", std::env::var("TARGET").ok());

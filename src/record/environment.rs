@@ -22,7 +22,7 @@ pub struct Versions {
 pub struct Environment {
     /// Crate versions.
     pub versions: Versions,
-    /// Commit this program was built from.
+    /// Commit this program was built from; `-dirty` where files differed from it.
     pub git_commit: Option<String>,
     /// Compiler this program was built with.
     pub rustc: Option<String>,
