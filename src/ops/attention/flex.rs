@@ -12,6 +12,9 @@ use crate::ops::flex::{
 /// half is computed and that scores of a few thousand keys stay in cache.
 const BLOCK: usize = 64;
 
+/// Elements of one head's keys below which a single query is not worth several threads.
+const SHORT: usize = 1 << 12;
+
 impl AttentionOps for Flex {
     fn packed_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
         match qkv.dtype() {
@@ -240,9 +243,13 @@ fn cached<T: Real>(
     };
     let group = heads.group();
     if seq == 1 {
-        let mut scores = Vec::new();
-        for batch in 0..batch {
-            (0..key_value).for_each(|kv| task(&mut scores, (batch, kv, kv * group, 0, 1)));
+        let tasks = (0..batch * key_value).map(|index| (index / key_value, index % key_value));
+        let tasks: Vec<_> = tasks.map(|(b, kv)| (b, kv, kv * group, 0, 1)).collect();
+        if length * head_dim < SHORT {
+            let mut scores = Vec::new();
+            tasks.into_iter().for_each(|at| task(&mut scores, at));
+        } else {
+            tasks.into_par_iter().with_max_len(1).for_each_init(Vec::new, task);
         }
     } else {
         let tasks: Vec<_> = (0..batch)
