@@ -247,7 +247,9 @@ fn cached<T: Real>(
         let tasks: Vec<_> = tasks.map(|(b, kv)| (b, kv, kv * group, 0, 1)).collect();
         if length * head_dim < SHORT {
             let mut scores = Vec::new();
-            tasks.into_iter().for_each(|at| task(&mut scores, at));
+            for at in tasks {
+                task(&mut scores, at);
+            }
         } else {
             tasks.into_par_iter().with_max_len(1).for_each_init(Vec::new, task);
         }
