@@ -19,7 +19,7 @@ use burnmark::CountingAllocator;
 use burnmark::measure::{Clock, StepTimes, run_steps};
 use burnmark::model::{BuildRequest, Model, Registry, Weights};
 use burnmark::record::Environment;
-use burnmark::spec::{ModelConfig, StepSpec, Workload};
+use burnmark::spec::{Mode, ModelConfig, StepSpec, Workload};
 use burnmark::stats::Sample;
 use serde_json::{Value, json};
 
@@ -67,7 +67,7 @@ struct Subject {
 
 impl Subject {
     fn new(workload: Workload) -> Self {
-        let (_, opened) = burnmark::backends::open("flex").expect("flex is compiled in");
+        let (_, opened) = burnmark::backends::open("flex", Mode::Default).expect("flex is compiled in");
         let device = if workload == Workload::Training { opened.autodiff() } else { opened };
         let config = ModelConfig::default();
         let weights = Weights::seeded(&config, 42);

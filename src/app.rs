@@ -29,6 +29,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Run(arguments)) => cmd::run::run(arguments, registry),
         Some(Command::Verify(arguments)) => cmd::verify::run(arguments, registry),
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
+        Some(Command::Devices(arguments)) => cmd::devices::run(*arguments),
         Some(Command::Config { command: ConfigCommand::Show(arguments) }) => cmd::config_show(arguments),
         Some(Command::Config { command: ConfigCommand::Schema }) => print(&pretty(&config::schema())),
         Some(Command::Cell) => return cell::serve(registry),

@@ -39,6 +39,8 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
     /// Print the cells of the experiment; run nothing
     Plan(Box<ExperimentArgs>),
+    /// List the devices of every compiled-in backend, and what is missing with its remedy
+    Devices(OutputArgs),
     /// Show the effective experiment, or the schema of experiment files
     Config {
         /// Which.

@@ -17,7 +17,7 @@ const LEARNING_RATE: f64 = 1e-4;
 
 /// Measures every workload of a cell, one after the other, each with a model of its own.
 pub(super) fn run(spec: &CellSpec, registry: &Registry, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-    let (backend, device) = backends::open(&spec.backend)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode)?;
     emit(opened(backend, &device, spec));
     let bench = Bench { spec, registry, backend, device };
     if let Some(training) = &spec.workloads.training {

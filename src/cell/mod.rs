@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use crate::backends;
 use crate::model::Registry;
 use crate::spec::{Event, Failure, FailureKind, Job};
 
@@ -34,12 +35,20 @@ pub fn serve(registry: &Registry) -> ExitCode {
     let outcome = match serde_json::from_reader(io::stdin().lock()) {
         Ok(Job::Measure(spec)) => measure::run(&spec, registry, &mut emit),
         Ok(Job::Verify(spec)) => verify::run(&spec, registry, &mut emit),
+        Ok(Job::Devices { backend }) => devices(&backend, &mut emit),
         Err(error) => {
             Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}")))
         }
     };
     emit(outcome.map_or_else(Event::Failed, |()| Event::Finished));
     ExitCode::SUCCESS
+}
+
+/// Lists a backend's devices; its driver may crash, which is why this happens here.
+fn devices(backend: &str, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
+    let (backend, _) = backends::find(backend)?;
+    emit(Event::Found { devices: backend.devices(), capabilities: backend.capabilities() });
+    Ok(())
 }
 
 fn claim_stdout() -> io::Result<OwnedFd> {

@@ -1,11 +1,11 @@
 //! Expected numbers from a safetensors file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::{Array, Weights};
@@ -43,7 +43,7 @@ pub(super) enum ReferenceError {
 }
 
 /// The `config` entry of the metadata.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Metadata {
     vocab_size: usize,
     hidden_size: usize,
@@ -56,6 +56,36 @@ struct Metadata {
 }
 
 impl Reference {
+    /// Writes a file that [`Self::load`] reads.
+    pub fn save(&self, path: &Path) -> Result<(), ReferenceError> {
+        let Self { config, batch, seq, weights, .. } = self;
+        let new_tokens = self.greedy.len() / batch;
+        let mut arrays = vec![
+            ("input_ids".to_owned(), Dtype::I64, vec![*batch, *seq], bytes(&self.ids, i64::to_le_bytes)),
+            ("greedy_ids".to_owned(), Dtype::I64, vec![*batch, new_tokens], bytes(&self.greedy, i64::to_le_bytes)),
+            ("loss".to_owned(), Dtype::F64, Vec::new(), bytes(&[self.loss], f64::to_le_bytes)),
+            (
+                "logits".to_owned(),
+                Dtype::F64,
+                vec![*batch, *seq, config.vocab_size],
+                bytes(&self.logits, f64::to_le_bytes),
+            ),
+        ];
+        for (name, weight) in &weights.0 {
+            arrays.push((name.clone(), Dtype::F32, weight.shape.clone(), bytes(&weight.values, f32::to_le_bytes)));
+        }
+        for (name, gradient) in &self.gradients {
+            let values = bytes(&gradient.values, f64::to_le_bytes);
+            arrays.push((format!("grad.{name}"), Dtype::F64, gradient.shape.clone(), values));
+        }
+        let views: Vec<(&str, TensorView)> = arrays
+            .iter()
+            .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+            .collect::<Result<_, ReferenceError>>()?;
+        let metadata = serde_json::to_string(&Metadata::from_config(config))?;
+        Ok(safetensors::serialize_to_file(views, Some(HashMap::from([("config".to_owned(), metadata)])), path)?)
+    }
+
     /// Reads `path`; every array is checked against the sizes in the metadata.
     pub fn load(path: &Path) -> Result<Self, ReferenceError> {
         let bytes = std::fs::read(path)?;
@@ -106,6 +136,19 @@ impl Reference {
 }
 
 impl Metadata {
+    fn from_config(config: &ModelConfig) -> Self {
+        Self {
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.num_hidden_layers,
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            rope_theta: config.rope_theta,
+            rms_norm_eps: config.rms_norm_eps,
+        }
+    }
+
     fn into_config(self, positions: usize) -> Result<ModelConfig, ReferenceError> {
         let config = ModelConfig {
             vocab_size: self.vocab_size,
@@ -131,6 +174,10 @@ impl Metadata {
             config.hidden_size, heads.0, heads.1
         )))
     }
+}
+
+fn bytes<T: Copy, const N: usize>(values: &[T], encode: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|value| encode(*value)).collect()
 }
 
 fn content(message: String) -> ReferenceError {

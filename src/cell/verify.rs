@@ -37,7 +37,7 @@ struct Inputs {
 
 /// Runs every variant once and compares.
 pub(super) fn run(spec: &VerifySpec, registry: &Registry, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-    let (_, device) = backends::open(&spec.backend)?;
+    let (_, device) = backends::open(&spec.backend, spec.mode)?;
     let reference = match &spec.reference {
         Some(path) => Some(Reference::load(path).map_err(|error| {
             Failure::new(FailureKind::Unsupported, format!("reference file `{}`: {error}", path.display()))
@@ -63,6 +63,11 @@ pub(super) fn run(spec: &VerifySpec, registry: &Registry, emit: &mut dyn FnMut(E
             expected = Some((variant.clone(), computed));
         }
     }
+    if let (Some(path), Some((_, computed))) = (&spec.export, expected) {
+        join(inputs, computed).save(path).map_err(|error| {
+            Failure::new(FailureKind::Crashed, format!("cannot leave its numbers in `{}`: {error}", path.display()))
+        })?;
+    }
     emit(Event::Verified(VerifyReport { reference: source, checks }));
     Ok(())
 }
@@ -72,6 +77,13 @@ fn split(reference: Reference) -> (Inputs, Computed) {
     let new_tokens = greedy.len() / batch;
     let expected = Computed { logits, loss, gradients, greedy, decode: (0.0, 0) };
     (Inputs { config, weights, batch, seq, ids, new_tokens }, expected)
+}
+
+/// The inverse of [`split`].
+fn join(inputs: Inputs, computed: Computed) -> Reference {
+    let Inputs { config, weights, batch, seq, ids, .. } = inputs;
+    let Computed { logits, loss, gradients, greedy, .. } = computed;
+    Reference { config, batch, seq, weights, ids, logits, loss, gradients, greedy }
 }
 
 fn seeded(spec: &VerifySpec) -> Inputs {

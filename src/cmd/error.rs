@@ -21,6 +21,10 @@ pub(crate) enum CommandError {
     StopFlag(#[from] StopFlagError),
     #[error("cannot find this program's own file, which the measuring children run: {0}")]
     OwnProgram(io::Error),
+    #[error(
+        "cannot make a temporary folder for the numbers that backends are held against: {0}; free space or set TMPDIR"
+    )]
+    TemporaryFolder(io::Error),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -29,7 +33,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Plan(_) | Self::Store(_) => ExitCode::from(2),
-            Self::StopFlag(_) | Self::OwnProgram(_) | Self::Output(_) => ExitCode::FAILURE,
+            Self::StopFlag(_) | Self::OwnProgram(_) | Self::TemporaryFolder(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One verb a file; no logic of their own.
 
+mod agreement;
+pub(crate) mod devices;
 mod error;
 mod executor;
 pub(crate) mod output;
@@ -30,6 +32,10 @@ pub(crate) fn config_show(arguments: &ExperimentArgs) -> Result<ExitCode, Comman
 
 /// The plan of an experiment on this program.
 fn planned(experiment: &config::Experiment, registry: &Registry) -> Result<Plan, CommandError> {
-    let available = Available { backends: backends::names(), families: registry.families() };
+    let available = Available {
+        backends: backends::names(),
+        external: vec![backends::PYTORCH.to_owned()],
+        families: registry.families(),
+    };
     Ok(crate::plan::plan(experiment, &available)?)
 }

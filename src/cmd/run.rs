@@ -2,14 +2,16 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::agreement::{self, SharedReferences};
+use super::executor::Children;
 use super::output::{complain, pretty, print};
-use super::{CommandError, executor, planned};
+use super::{CommandError, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
 use crate::config::{self, Experiment};
 use crate::model::Registry;
 use crate::plan::Plan;
-use crate::record::{CellRecord, Environment, GatePolicy, GateRecord, Results, Setup, store};
+use crate::record::{CellRecord, Environment, GatePolicy, Results, Setup, store};
 use crate::report::Style;
 use crate::report::console::summary;
 use crate::report::live::{Live, LiveMode};
@@ -32,9 +34,9 @@ pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, 
         live.message(&versions(&results.environment));
     }
     let stop = StopFlag::install()?;
-    let executor = executor::own_children(&experiment.limits, stop.clone(), print_as.verbose)?;
+    let executor = Children::new(&experiment.limits, stop.clone(), print_as.verbose)?;
     let run = Run { executor: &executor, stop, output: &experiment.output };
-    let saved = run.gates(&plan, &mut results, &mut live) && run.cells(&plan, &mut results, &mut live);
+    let saved = run.gates(&plan, &mut results, &mut live)? && run.cells(&plan, &mut results, &mut live);
     live.finish();
     report(&results, print_as)?;
     Ok(if run.stop.is_set() {
@@ -55,14 +57,15 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Runs every gate; false if the results could not be kept.
-    fn gates(&self, plan: &Plan, results: &mut Results, live: &mut Live) -> bool {
-        plan.gates.iter().all(|gate| {
+    fn gates(&self, plan: &Plan, results: &mut Results, live: &mut Live) -> Result<bool, CommandError> {
+        let shared = SharedReferences::new(&plan.gates)?;
+        Ok(shared.gates().all(|gate| {
             let label = format!("verify {}", gate.backend);
             live.message(&format!("{label}: {}", gate.variants.join(", ")));
             let done = self.executor.execute(&Job::Verify(gate.clone()), &mut |event| live.event(&label, event));
-            results.finish_gate(GateRecord::new(gate.clone(), done.verification, done.failure));
+            results.finish_gate(agreement::record(gate, done));
             self.save(results) && !self.stop.is_set()
-        })
+        }))
     }
 
     /// Runs every cell that is not there yet; false if the results could not be kept.

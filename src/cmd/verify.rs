@@ -1,7 +1,8 @@
 use std::process::ExitCode;
 
+use super::executor::Children;
 use super::output::{complain, pretty, print};
-use super::{CommandError, executor, planned};
+use super::{CommandError, planned};
 use crate::cli::VerifyArgs;
 use crate::config;
 use crate::model::Registry;
@@ -16,7 +17,7 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     let experiment = config::load(arguments.experiment.config.as_deref(), &arguments.experiment.flags())?.experiment;
     let plan = planned(&experiment, registry)?;
     let stop = StopFlag::install()?;
-    let executor = executor::own_children(&experiment.limits, stop.clone(), arguments.print.verbose)?;
+    let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let mut records = Vec::new();
     for spec in verifications(&experiment, &plan.cells) {
         let spec = match &arguments.reference {

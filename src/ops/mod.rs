@@ -5,6 +5,8 @@
 //! A backend without kernels of its own gets the composition, so a model that calls these runs everywhere.
 
 pub mod attention;
+#[cfg(any(feature = "cubecl", feature = "tch"))]
+mod composed;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod linear;

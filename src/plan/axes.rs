@@ -3,7 +3,7 @@ use crate::config::{Exclude, Experiment, nearest};
 use crate::spec::{CellSpec, GenerationSpec, StepSpec, Tolerance, TrainingSpec, VerifySpec, Workloads};
 
 /// Every backend burnmark knows, compiled in or not.
-const KNOWN_BACKENDS: &[&str] = &["flex", "cuda", "wgpu", "vulkan", "metal", "tch"];
+pub const KNOWN_BACKENDS: &[&str] = &["cuda", "metal", "vulkan", "wgpu", "flex", "tch", "pytorch"];
 
 fn hint(name: &str, candidates: &[&str]) -> String {
     nearest(name, candidates.iter().copied()).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
@@ -17,7 +17,7 @@ pub(super) fn backends(experiment: &Experiment, available: &Available) -> Result
     }
     for specification in &experiment.axes.backends {
         let name = specification.split(':').next().unwrap_or_default().to_owned();
-        if available.backends.contains(&name) {
+        if available.backends.contains(&name) || available.external.contains(&name) {
             continue;
         }
         return Err(if KNOWN_BACKENDS.contains(&name.as_str()) {
@@ -116,17 +116,20 @@ fn workloads(experiment: &Experiment) -> Workloads {
     }
 }
 
-/// Every cell of a later variant with the cell of the first that is otherwise the same.
+/// What is compared: every cell with the reference, which is the first backend, mode and variant at the same sizes and
+/// precision; then every later variant with the first on its own backend and mode, where that is another pair.
 pub(super) fn pairs(experiment: &Experiment, cells: &[CellSpec]) -> Vec<Pair> {
-    let first = &experiment.axes.variants[0];
-    let candidates = cells.iter().enumerate().filter(|(_, cell)| cell.variant != *first);
-    candidates
-        .filter_map(|(candidate, cell)| {
-            let wanted = CellSpec { variant: first.clone(), ..cell.clone() };
-            let baseline = cells.iter().position(|cell| *cell == wanted)?;
-            Some(Pair { baseline, candidate })
-        })
-        .collect()
+    let (backend, mode, variant) = (&cells[0].backend, cells[0].mode, &experiment.axes.variants[0]);
+    let plain = |cell: &CellSpec| CellSpec { variant: variant.clone(), ..cell.clone() };
+    let reference = |cell: &CellSpec| CellSpec { backend: backend.clone(), mode, ..plain(cell) };
+    let wanted = cells.iter().map(reference).enumerate().chain(cells.iter().map(plain).enumerate());
+    let mut pairs: Vec<Pair> = Vec::new();
+    for (candidate, wanted) in wanted {
+        let baseline = cells.iter().position(|cell| *cell == wanted);
+        let pair = baseline.filter(|baseline| *baseline != candidate).map(|baseline| Pair { baseline, candidate });
+        pairs.extend(pair.filter(|pair| !pairs.contains(pair)));
+    }
+    pairs
 }
 
 /// One verification for each backend, mode and precision among the cells, at the smallest sizes of the experiment.
@@ -147,6 +150,7 @@ pub fn verifications<'a>(experiment: &Experiment, cells: impl IntoIterator<Item 
             seq_length: smallest(&experiment.axes.seq_lengths),
             seed: cell.seed,
             reference: None,
+            export: None,
             tolerance: Tolerance {
                 logits: experiment.verify.logits_tolerance.unwrap_or(usual.logits),
                 gradients: experiment.verify.gradients_tolerance.unwrap_or(usual.gradients),

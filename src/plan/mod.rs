@@ -9,7 +9,7 @@ mod tests;
 use crate::config::Experiment;
 use crate::spec::{CellSpec, VerifySpec};
 
-pub use axes::verifications;
+pub use axes::{KNOWN_BACKENDS, verifications};
 pub use error::PlanError;
 
 /// What this program can run, as plain names.
@@ -17,11 +17,13 @@ pub use error::PlanError;
 pub struct Available {
     /// Backends compiled in, best first.
     pub backends: Vec<String>,
+    /// Backends that are programs of their own.
+    pub external: Vec<String>,
     /// Model families and the variants of each.
     pub families: Vec<(String, Vec<String>)>,
 }
 
-/// Two cells that differ in the variant alone, as indices into [`Plan::cells`].
+/// Two cells that are compared, as indices into [`Plan::cells`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
     /// The cell of the experiment's first variant.
@@ -47,7 +49,8 @@ pub fn plan(experiment: &Experiment, available: &Available) -> Result<Plan, Plan
     axes::check_variants(experiment, available)?;
     let cells = axes::cells(experiment, &backends)?;
     let pairs = axes::pairs(experiment, &cells);
-    let compared = pairs.iter().map(|pair| &cells[pair.baseline]);
+    let compared = |pair: &Pair| [&cells[pair.baseline], &cells[pair.candidate]];
+    let compared: Vec<&CellSpec> = pairs.iter().flat_map(compared).collect();
     let gates = if experiment.verify.enabled { verifications(experiment, compared) } else { Vec::new() };
     Ok(Plan { cells, gates, pairs })
 }

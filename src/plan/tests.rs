@@ -3,7 +3,11 @@ use crate::config::{Flags, load};
 use crate::model::Registry;
 
 fn available() -> Available {
-    Available { backends: vec!["flex".to_owned()], families: Registry::default().families() }
+    Available {
+        backends: vec!["flex".to_owned()],
+        external: vec!["pytorch".to_owned()],
+        families: Registry::default().families(),
+    }
 }
 
 fn default_with(change: impl FnOnce(&mut Experiment)) -> Result<Plan, PlanError> {

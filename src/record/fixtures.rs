@@ -22,6 +22,7 @@ pub(crate) fn with_policy(gate_policy: GatePolicy) -> Results {
     let mut experiment = Experiment::default();
     experiment.axes.variants.push("example-without-loss".to_owned());
     let available = Available {
+        external: Vec::new(),
         backends: vec!["flex".to_owned()],
         families: vec![("decoder".to_owned(), experiment.axes.variants.clone())],
     };

@@ -77,7 +77,7 @@ impl GateRecord {
 
     /// What the variants are held against: the reference file, or else the first variant.
     fn anchor(&self) -> String {
-        match &self.spec.reference {
+        match self.spec.reference.as_ref().or(self.spec.export.as_ref()) {
             Some(path) => format!("file {}", path.display()),
             None => format!("variant {}", self.spec.variants.first().map_or("", String::as_str)),
         }

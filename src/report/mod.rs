@@ -1,6 +1,7 @@
 //! Records in, text out. A report is a pure function of a results file; `live` alone watches a run.
 
 pub mod console;
+pub mod devices;
 pub mod live;
 mod style;
 mod table;

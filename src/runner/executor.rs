@@ -2,6 +2,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use burnmark_backend_api::{Capabilities, FoundDevice};
+
 use crate::spec::{Applied, DeviceReport, Event, Failure, Job, Observation, VerifyReport};
 
 /// Something that answers jobs.
@@ -48,6 +50,8 @@ pub struct Collected {
     pub observations: Vec<Observation>,
     /// The verification, if that was the job.
     pub verification: Option<VerifyReport>,
+    /// The devices and what can be done on them, if that was the job.
+    pub found: Option<(Vec<FoundDevice>, Capabilities)>,
     /// Wall clock from before the start of the child to after its end.
     pub duration: Duration,
     /// Why the job is not complete; `None` if it is.
@@ -64,6 +68,7 @@ impl Collected {
             }
             Event::Observed(observation) => self.observations.push(observation),
             Event::Verified(report) => self.verification = Some(report),
+            Event::Found { devices, capabilities } => self.found = Some((devices, capabilities)),
             Event::Failed(failure) => self.failure = Some(failure),
             Event::PhaseStarted { .. } | Event::Progress { .. } | Event::Finished => {}
         }

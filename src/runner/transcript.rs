@@ -24,6 +24,8 @@ pub(super) enum Stage {
     Observed(Workload),
     /// The verification is complete.
     Verified,
+    /// The devices were listed.
+    Found,
     /// `finished` was sent.
     Finished,
     /// `failed` was sent.
@@ -43,6 +45,7 @@ impl Stage {
             Event::Progress { workload, phase, step, steps, .. } => Self::Running { workload, phase, step, steps },
             Event::Observed(ref observation) => Self::Observed(observation.workload),
             Event::Verified(_) => Self::Verified,
+            Event::Found { .. } => Self::Found,
             Event::Finished => Self::Finished,
             Event::Failed(_) => Self::Failed,
         }
@@ -62,6 +65,7 @@ impl fmt::Display for Stage {
             }
             Self::Observed(workload) => write!(f, "after {workload}"),
             Self::Verified => f.write_str("after the verification"),
+            Self::Found => f.write_str("after the devices were listed"),
             Self::Finished => f.write_str("after the job was finished"),
             Self::Failed => f.write_str("after the job had failed"),
         }

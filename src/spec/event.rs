@@ -2,6 +2,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use burnmark_backend_api::{Capabilities, FoundDevice};
+
 use super::{CellSpec, Mode, Observation, Precision, VerifyReport, VerifySpec, Workload};
 
 /// What the parent asks of a child: one JSON document on its standard input.
@@ -12,6 +14,23 @@ pub enum Job {
     Measure(CellSpec),
     /// Prove the numbers.
     Verify(VerifySpec),
+    /// List a backend's devices.
+    Devices {
+        /// The backend.
+        backend: String,
+    },
+}
+
+impl Job {
+    /// The backend it is for.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::Measure(spec) => &spec.backend,
+            Self::Verify(spec) => &spec.backend,
+            Self::Devices { backend } => backend,
+        }
+    }
 }
 
 /// Part of a workload.
@@ -92,6 +111,13 @@ pub enum Event {
         steps: usize,
         /// The step's wall clock.
         step_ns: u64,
+    },
+    /// The devices of a backend.
+    Found {
+        /// The devices.
+        devices: Vec<FoundDevice>,
+        /// What the backend can do on them.
+        capabilities: Capabilities,
     },
     /// A workload is complete.
     Observed(Observation),

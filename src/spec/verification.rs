@@ -47,6 +47,9 @@ pub struct VerifySpec {
     pub seed: u64,
     /// A safetensors file with weights, ids, logits, loss, gradients and a greedy continuation.
     pub reference: Option<PathBuf>,
+    /// Where to leave what the first variant computes, as such a file, for other backends to be held against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<PathBuf>,
     /// What passes.
     pub tolerance: Tolerance,
 }

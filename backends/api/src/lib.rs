@@ -1,6 +1,9 @@
 //! The one trait every burnmark backend implements, and what it speaks of. The runner knows nothing else of a backend.
 
-use burn::tensor::Device;
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Device};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a device could not be opened.
@@ -16,10 +19,22 @@ pub enum OpenError {
         /// Devices that can be asked for.
         known: String,
     },
+    /// There is no such device on this machine, or its driver refused.
+    #[error("backend `{backend}` cannot open device `{device}`: {reason}; {remedy}")]
+    Unavailable {
+        /// Backend name.
+        backend: &'static str,
+        /// What was asked for.
+        device: String,
+        /// What the driver or loader said.
+        reason: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
 }
 
 /// What a backend can do on its devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub struct Capabilities {
     /// Merges element-wise operations into kernels of its own.
@@ -52,10 +67,58 @@ pub struct MemorySources {
     pub reserved: &'static str,
 }
 
+/// How much a backend may spend on choosing kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Autotune {
+    /// As little as it can.
+    Minimal,
+    /// What it does by itself.
+    Balanced,
+    /// Everything it can.
+    Full,
+}
+
+/// What is put into effect before a process's first device opens; a second time is too late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Merge element-wise operations into kernels, where the backend can.
+    pub fusion: bool,
+    /// Effort on choosing kernels, where the backend does so.
+    pub autotune: Autotune,
+    /// Folder for what tuning and compiling leave; `None` is the backend's own place.
+    pub cache: Option<PathBuf>,
+}
+
+/// A device as `burnmark devices` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundDevice {
+    /// What names it on the command line, such as `cuda:0`.
+    pub device: String,
+    /// What the hardware or driver calls it.
+    pub name: String,
+    /// What kernels are compiled for, or the library behind it with its version.
+    pub driver: Option<String>,
+    /// Memory of the device, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Element types it computes in.
+    pub dtypes: Vec<String>,
+}
+
 /// A backend: a name, its devices, and its probes.
 pub trait Backend: Sync {
     /// Name in `--backend` and of the cargo feature.
     fn name(&self) -> &'static str;
+
+    /// What to do if the backend has no device on a machine that should have one.
+    fn remedy(&self) -> &'static str;
+
+    /// The devices there are. Loads drivers, which may crash: ask in a process that may.
+    fn devices(&self) -> Vec<FoundDevice>;
+
+    /// Puts a setup into effect; before the first device opens.
+    fn configure(&self, setup: &Setup) {
+        let _ = setup;
+    }
 
     /// Opens a device; `device` is what stands behind the colon in `cuda:0`, empty if nothing does.
     fn open(&self, device: &str) -> Result<Device, OpenError>;
@@ -80,4 +143,10 @@ pub trait Backend: Sync {
 
     /// Gives memory that nothing uses back to the operating system or driver.
     fn release(&self, device: &Device);
+}
+
+/// The element types among f64, f32, bf16 and f16 that a device computes in, by name.
+pub fn supported_dtypes(device: &Device) -> Vec<String> {
+    let candidates = [("f64", DType::F64), ("f32", DType::F32), ("bf16", DType::BF16), ("f16", DType::F16)];
+    candidates.into_iter().filter(|(_, dtype)| device.supports_dtype(*dtype)).map(|(name, _)| name.to_owned()).collect()
 }

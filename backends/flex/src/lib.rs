@@ -3,8 +3,10 @@
 mod heap;
 
 use burn::tensor::Device;
-use burnmark_backend_api::{Backend, Capabilities, MemoryReading, MemorySources, OpenError};
-use sysinfo::{CpuRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
+use burnmark_backend_api::{
+    Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, supported_dtypes,
+};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 pub use heap::CountingAllocator;
 
@@ -14,6 +16,21 @@ pub struct Flex;
 impl Backend for Flex {
     fn name(&self) -> &'static str {
         "flex"
+    }
+
+    fn remedy(&self) -> &'static str {
+        "flex needs nothing but a processor"
+    }
+
+    fn devices(&self) -> Vec<FoundDevice> {
+        let device = Device::flex();
+        vec![FoundDevice {
+            device: "flex".to_owned(),
+            name: self.device_name(&device),
+            driver: None,
+            memory_bytes: total_memory(),
+            dtypes: supported_dtypes(&device),
+        }]
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {
@@ -96,4 +113,9 @@ fn resident_set() -> Option<u64> {
     let what = ProcessRefreshKind::nothing().with_memory();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
     system.process(pid).map(sysinfo::Process::memory)
+}
+
+fn total_memory() -> Option<u64> {
+    let what = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    Some(System::new_with_specifics(what).ok()?.total_memory())
 }

@@ -45,15 +45,22 @@ impl Heads {
 }
 
 /// What a backend provides for [`attention`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait AttentionOps: Backend {
     /// Every position of `qkv [batch, seq, packed * head_dim]` attends to itself and those before it:
     /// `[batch, seq, query * head_dim]`.
+    #[fusion(default)]
     fn packed_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
         generic::forward::<Self>(qkv, heads)
     }
 
     /// Gradient of `qkv` from that of the result.
+    #[fusion(default)]
     fn packed_attention_backward(
         qkv: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
@@ -64,11 +71,17 @@ pub trait AttentionOps: Backend {
 }
 
 /// What a backend provides for [`cached_attention`]; there is no gradient.
-#[backend_extension(Flex: cfg(feature = "flex"))]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl")
+)]
 pub trait CachedAttentionOps: Backend {
     /// The last `seq` of `length` positions attend to those up to their own: `queries [batch, seq, query * head_dim]`
     /// (further features of a row are ignored), `keys` and `values [batch, key_value, capacity, head_dim]`, of which
     /// the first `length` positions are filled. Returns `[batch, seq, query * head_dim]`.
+    #[fusion(default)]
     fn cached_attention(
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,

@@ -20,14 +20,21 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 /// What a backend provides for [`linear`] and [`linear_add`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait LinearOps: Backend {
     /// `x [.., in] W [in, out]`, `[.., out]`.
+    #[fusion(default)]
     fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::forward::<Self>(x, weight)
     }
 
     /// `residual [.., out] + x [.., in] W [in, out]`.
+    #[fusion(default)]
     fn packed_linear_add(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -37,11 +44,13 @@ pub trait LinearOps: Backend {
     }
 
     /// Gradient of `x`, from that of the result: `dy [.., out] W^T`.
+    #[fusion(default)]
     fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::input_gradient::<Self>(gradient, weight)
     }
 
     /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`.
+    #[fusion(default)]
     fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::weight_gradient::<Self>(gradient, x)
     }

@@ -29,10 +29,16 @@ fn chunk_rows(vocabulary: usize) -> usize {
 }
 
 /// What a backend provides for [`linear_cross_entropy`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait LinearCrossEntropyOps: Backend {
     /// Loss `[1]` of `hidden [rows, n]`, `weight [n, vocabulary]` and `targets [rows]`; rows with a negative target do
     /// not count, `count` is the number of those that do.
+    #[fusion(default)]
     fn linear_cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -43,6 +49,7 @@ pub trait LinearCrossEntropyOps: Backend {
     }
 
     /// Loss, and the gradients of `hidden` and `weight`.
+    #[fusion(default)]
     fn linear_cross_entropy_with_gradients(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

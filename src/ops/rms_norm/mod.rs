@@ -20,14 +20,21 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 /// What a backend provides for [`rms_norm`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait RmsNormOps: Backend {
     /// `x [.., n]` normalised and scaled by `weight [n]`.
+    #[fusion(default)]
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         generic::forward::<Self>(x, weight, eps)
     }
 
     /// Gradients of `x` and `weight` from that of the result.
+    #[fusion(default)]
     fn rms_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

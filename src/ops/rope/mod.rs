@@ -38,10 +38,16 @@ impl Turn {
 }
 
 /// What a backend provides for [`rope`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait RopeOps: Backend {
     /// Rotates the first `heads` heads of `x [batch, seq, width]`; position `i` uses row `first + i` of the tables
     /// `[positions, head_dim / 2]`. Later features pass through.
+    #[fusion(default)]
     fn rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,

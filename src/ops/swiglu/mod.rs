@@ -19,14 +19,21 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 /// What a backend provides for [`swiglu`].
-#[backend_extension(Flex: cfg(feature = "flex"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl"), Autodiff
+)]
 pub trait SwigluOps: Backend {
     /// `gate_up [.., 2 n]`, gate first, to `[.., n]`.
+    #[fusion(default)]
     fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::forward::<Self>(gate_up)
     }
 
     /// Gradient of `gate_up [.., 2 n]` from that of the result `[.., n]`.
+    #[fusion(default)]
     fn swiglu_backward(gate_up: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::backward::<Self>(gate_up, gradient)
     }

@@ -1,0 +1,98 @@
+//! burnmark's adapter for Burn's CUDA backend.
+
+use burn::tensor::{Device, DeviceType};
+use burnmark_backend_api::{Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, Setup};
+use burnmark_backend_cubecl as cube;
+use nvml_wrapper::Nvml;
+
+/// The CUDA backend, its devices numbered as the driver numbers them.
+pub struct Cuda;
+
+const REMEDY: &str = "check that `nvidia-smi` lists a graphics processor; it comes with NVIDIA's driver, and nothing \
+                      else of CUDA has to be installed where kernels are compiled by LLVM";
+
+impl Cuda {
+    fn unavailable(device: &str, reason: String) -> OpenError {
+        OpenError::Unavailable { backend: "cuda", device: device.to_owned(), reason, remedy: REMEDY }
+    }
+
+    /// How many devices the driver has. Asked of NVML, which says why there is none where the CUDA library panics.
+    fn count() -> Result<usize, String> {
+        let nvml = Nvml::init().map_err(|error| format!("NVIDIA's management library: {error}"))?;
+        nvml.device_count().map(|count| count as usize).map_err(|error| format!("NVIDIA's management library: {error}"))
+    }
+}
+
+impl Backend for Cuda {
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn remedy(&self) -> &'static str {
+        REMEDY
+    }
+
+    fn devices(&self) -> Vec<FoundDevice> {
+        if Self::count().is_err() {
+            return Vec::new();
+        }
+        let nvml = Nvml::init().ok();
+        let driver = nvml.as_ref().and_then(|nvml| nvml.sys_driver_version().ok());
+        let memory = |index: usize| {
+            let device = nvml.as_ref()?.device_by_index(u32::try_from(index).ok()?).ok()?;
+            device.memory_info().ok().map(|memory| memory.total)
+        };
+        let devices: Vec<Device> = Device::enumerate(DeviceType::Cuda).into_iter().collect();
+        let named = |(index, device): (usize, &Device)| {
+            let found = cube::found(format!("cuda:{index}"), device);
+            let compiled_for = found.driver.unwrap_or_default();
+            let driver = driver.as_ref().map(|driver| format!("driver {driver}, {compiled_for}"));
+            FoundDevice { driver: driver.or(Some(compiled_for)), memory_bytes: memory(index), ..found }
+        };
+        devices.iter().enumerate().map(named).collect()
+    }
+
+    fn configure(&self, setup: &Setup) {
+        cube::configure(setup);
+    }
+
+    fn open(&self, device: &str) -> Result<Device, OpenError> {
+        let count = Self::count().map_err(|reason| Self::unavailable(device, reason))?;
+        if count == 0 {
+            return Err(Self::unavailable(device, "the driver has no device".to_owned()));
+        }
+        let index = if device.is_empty() { Some(0) } else { device.parse().ok() };
+        let index: usize = index.filter(|index| *index < count).ok_or_else(|| OpenError::UnknownDevice {
+            backend: "cuda",
+            device: device.to_owned(),
+            known: (0..count).map(|index| index.to_string()).collect::<Vec<_>>().join(", "),
+        })?;
+        Ok(Device::cuda(index))
+    }
+
+    fn device_name(&self, device: &Device) -> String {
+        cube::device_name(device)
+    }
+
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        cube::capabilities(true)
+    }
+
+    fn memory_sources(&self) -> MemorySources {
+        cube::MEMORY_SOURCES
+    }
+
+    fn memory(&self, device: &Device) -> MemoryReading {
+        cube::memory(device)
+    }
+
+    fn reset_peak(&self, _: &Device) {}
+
+    fn release(&self, device: &Device) {
+        cube::release(device);
+    }
+}
