@@ -1,5 +1,5 @@
 use burn::backend::ops::AttentionModuleOptions;
-use burn::backend::tensor::FloatTensor;
+use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::Shape;
 
@@ -29,13 +29,43 @@ fn split<B: Backend>(qkv: FloatTensor<B>, heads: Heads) -> [FloatTensor<B>; 3] {
     [part(0, heads.query), part(1, heads.key_value), part(2, heads.key_value)]
 }
 
-/// Burn's attention; the one key-value head of a group is a broadcast view, not a copy for each query head.
+/// The query heads of a group as further rows of one head, `[outer, 1, group * seq, head_dim]`: products with their one
+/// key-value head then broadcast nothing, which CubeCL 0.11's tuned products do not always survive.
+fn folded<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    let [outer, group, seq, head_dim] = x.shape().dims();
+    B::float_reshape(x, Shape::new([outer, 1, group * seq, head_dim]))
+}
+
+/// Inverse of [`folded`].
+fn unfolded<B: Backend>(x: FloatTensor<B>, group: usize) -> FloatTensor<B> {
+    let [outer, _, rows, head_dim] = x.shape().dims();
+    B::float_reshape(x, Shape::new([outer, group, rows / group, head_dim]))
+}
+
+/// True where a key comes after the query, `[outer, 1, group * seq, keys]`; the queries are the last `seq` positions.
+/// A single query sees everything and needs none.
+fn later_keys<B: Backend>(q: &FloatTensor<B>, keys: usize) -> Option<BoolTensor<B>> {
+    let [outer, group, seq, _] = q.shape().dims();
+    if seq == 1 {
+        return None;
+    }
+    let device = q.device();
+    let settings = get_or_init_device_settings::<B>(&device);
+    let positions = |range: std::ops::Range<usize>, shape: [usize; 3]| {
+        let range = range.start as i64..range.end as i64;
+        B::int_reshape(B::int_arange(range, &device, settings.int_dtype), Shape::new(shape))
+    };
+    let rows = positions(keys - seq..keys, [1, seq, 1]);
+    let later = B::int_lower(rows, positions(0..keys, [1, 1, keys]), settings.bool_dtype);
+    let later = B::bool_expand(later, Shape::new([group, seq, keys]));
+    let later = B::bool_reshape(later, Shape::new([1, 1, group * seq, keys]));
+    Some(B::bool_expand(later, Shape::new([outer, 1, group * seq, keys])))
+}
+
+/// Burn's attention of grouped queries on their key-value heads.
 fn attend<B: Backend>(q: FloatTensor<B>, k: FloatTensor<B>, v: FloatTensor<B>) -> FloatTensor<B> {
-    let [outer, group, _, head_dim] = q.shape().dims();
-    let shape = Shape::new([outer, group, k.shape()[2], head_dim]);
-    let (k, v) = (B::float_expand(k, shape.clone()), B::float_expand(v, shape));
-    let options = AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
-    B::attention(q, k, v, None, None, options)
+    let (group, mask) = (q.shape()[1], later_keys::<B>(&q, k.shape()[2]));
+    unfolded::<B>(B::attention(folded::<B>(q), k, v, mask, None, AttentionModuleOptions::default()), group)
 }
 
 pub(super) fn forward<B: Backend>(qkv: FloatTensor<B>, heads: Heads) -> FloatTensor<B> {
@@ -62,31 +92,28 @@ pub(super) fn cached<B: Backend>(
 pub(super) fn backward<B: Backend>(qkv: FloatTensor<B>, gradient: FloatTensor<B>, heads: Heads) -> FloatTensor<B> {
     let batch = qkv.shape()[0];
     let [q, k, v] = split::<B>(qkv, heads);
-    let gradient = grouped::<B>(gradient, heads.query, heads.key_value);
-    let [_, _, seq, head_dim] = q.shape().dims();
+    let [_, group, seq, head_dim] = q.shape().dims();
+    let later = later_keys::<B>(&q, seq);
+    let (q, gradient) = (folded::<B>(q), folded::<B>(grouped::<B>(gradient, heads.query, heads.key_value)));
     let scale = 1.0 / (head_dim as f64).sqrt();
 
     let scores = B::float_mul_scalar(B::float_matmul(q.clone(), B::float_transpose(k.clone())), scale.into());
-    let p = causal_softmax::<B>(scores, seq);
+    let p = softmax::<B>(match later {
+        Some(later) => B::float_mask_fill(scores, later, f32::NEG_INFINITY.into()),
+        None => scores,
+    });
     let d_p = B::float_matmul(gradient.clone(), B::float_transpose(v));
     let weighted = B::float_sum_dim(B::float_mul(p.clone(), d_p.clone()), 3);
     let d_s = B::float_mul_scalar(B::float_mul(p.clone(), B::float_sub(d_p, weighted)), scale.into());
-    let d_q = B::float_matmul(d_s.clone(), k);
-    let over_group = |x: FloatTensor<B>| B::float_sum_dim(x, 1);
-    let d_k = over_group(B::float_matmul(B::float_transpose(d_s), q));
-    let d_v = over_group(B::float_matmul(B::float_transpose(p), gradient));
+    let d_q = unfolded::<B>(B::float_matmul(d_s.clone(), k), group);
+    // The rows of a whole group: these products sum over it.
+    let d_k = B::float_matmul(B::float_transpose(d_s), q);
+    let d_v = B::float_matmul(B::float_transpose(p), gradient);
     B::float_cat([d_q, d_k, d_v].map(|x| ungrouped::<B>(x, batch)).to_vec(), 2)
 }
 
-/// Softmax over the last dimension of square scores, later positions masked.
-fn causal_softmax<B: Backend>(scores: FloatTensor<B>, seq: usize) -> FloatTensor<B> {
-    let device = scores.device();
-    let settings = get_or_init_device_settings::<B>(&device);
-    let positions = B::int_arange(0..seq as i64, &device, settings.int_dtype);
-    let rows = B::int_reshape(positions.clone(), Shape::new([seq, 1]));
-    let mask = B::int_lower(rows, B::int_reshape(positions, Shape::new([1, seq])), settings.bool_dtype);
-    let mask = B::bool_expand(B::bool_reshape(mask, Shape::new([1, 1, seq, seq])), scores.shape());
-    let scores = B::float_mask_fill(scores, mask, f32::NEG_INFINITY.into());
+/// Softmax over the last dimension.
+fn softmax<B: Backend>(scores: FloatTensor<B>) -> FloatTensor<B> {
     let max = B::float_max_dim(scores.clone(), 3);
     let exp = B::float_exp(B::float_sub(scores, max));
     B::float_div(exp.clone(), B::float_sum_dim(exp, 3))
