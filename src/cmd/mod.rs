@@ -32,10 +32,16 @@ pub(crate) fn config_show(arguments: &ExperimentArgs) -> Result<ExitCode, Comman
 
 /// The plan of an experiment on this program.
 fn planned(experiment: &config::Experiment, registry: &Registry) -> Result<Plan, CommandError> {
-    let available = Available {
+    Ok(crate::plan::plan(experiment, &available(registry))?)
+}
+
+/// What this program can run.
+fn available(registry: &Registry) -> Available {
+    let coarse = backends::compiled().into_iter().filter(|backend| backend.capabilities().tf32);
+    Available {
         backends: backends::names(),
         external: vec![backends::PYTORCH.to_owned()],
+        tf32: coarse.map(|backend| backend.name().to_owned()).collect(),
         families: registry.families(),
-    };
-    Ok(crate::plan::plan(experiment, &available)?)
+    }
 }

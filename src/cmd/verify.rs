@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::executor::Children;
 use super::output::{complain, pretty, print};
-use super::{CommandError, planned};
+use super::{CommandError, available, planned};
 use crate::cli::VerifyArgs;
 use crate::config;
 use crate::model::Registry;
@@ -19,9 +19,9 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let mut records = Vec::new();
-    for spec in verifications(&experiment, &plan.cells) {
+    for spec in verifications(&experiment, &available(registry), &plan.cells) {
         let spec = match &arguments.reference {
-            Some(path) => VerifySpec { reference: Some(path.clone()), tolerance: tolerance(&experiment), ..spec },
+            Some(path) => VerifySpec { reference: Some(path.clone()), tolerance: against_file(spec.tolerance), ..spec },
             None => spec,
         };
         let done = executor.execute(&Job::Verify(spec.clone()), &mut |_| {});
@@ -37,13 +37,10 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     Ok(if stop.is_set() { ExitCode::from(130) } else { verdict(&records) })
 }
 
-/// A file's numbers are as exact as the file, whatever precision they are held against.
-fn tolerance(experiment: &config::Experiment) -> Tolerance {
-    let usual = Tolerance::of(Precision::F32);
-    Tolerance {
-        logits: experiment.verify.logits_tolerance.unwrap_or(usual.logits),
-        gradients: experiment.verify.gradients_tolerance.unwrap_or(usual.gradients),
-    }
+/// A file's numbers are as exact as single precision, whatever precision they are held against.
+fn against_file(usual: Tolerance) -> Tolerance {
+    let file = Tolerance::of(Precision::F32, false);
+    Tolerance { logits: usual.logits.max(file.logits), gradients: usual.gradients.max(file.gradients) }
 }
 
 fn show(record: &GateRecord, arguments: &VerifyArgs) -> Result<(), CommandError> {

@@ -134,11 +134,16 @@ pub(super) fn pairs(experiment: &Experiment, cells: &[CellSpec]) -> Vec<Pair> {
 
 /// One verification for each backend, mode and precision among the cells, at the smallest sizes of the experiment.
 #[must_use]
-pub fn verifications<'a>(experiment: &Experiment, cells: impl IntoIterator<Item = &'a CellSpec>) -> Vec<VerifySpec> {
+pub fn verifications<'a>(
+    experiment: &Experiment,
+    available: &Available,
+    cells: impl IntoIterator<Item = &'a CellSpec>,
+) -> Vec<VerifySpec> {
     let smallest = |sizes: &[usize]| sizes.iter().min().copied().unwrap_or(1);
     let mut verifications: Vec<VerifySpec> = Vec::new();
     for cell in cells {
-        let usual = Tolerance::of(cell.precision);
+        let name = cell.backend.split(':').next().unwrap_or_default();
+        let usual = Tolerance::of(cell.precision, available.tf32.iter().any(|coarse| coarse == name));
         let verification = VerifySpec {
             backend: cell.backend.clone(),
             family: cell.family.clone(),

@@ -19,6 +19,8 @@ pub struct Available {
     pub backends: Vec<String>,
     /// Backends that are programs of their own.
     pub external: Vec<String>,
+    /// Backends that round single-precision products to TF32.
+    pub tf32: Vec<String>,
     /// Model families and the variants of each.
     pub families: Vec<(String, Vec<String>)>,
 }
@@ -51,6 +53,6 @@ pub fn plan(experiment: &Experiment, available: &Available) -> Result<Plan, Plan
     let pairs = axes::pairs(experiment, &cells);
     let compared = |pair: &Pair| [&cells[pair.baseline], &cells[pair.candidate]];
     let compared: Vec<&CellSpec> = pairs.iter().flat_map(compared).collect();
-    let gates = if experiment.verify.enabled { verifications(experiment, compared) } else { Vec::new() };
+    let gates = if experiment.verify.enabled { verifications(experiment, available, compared) } else { Vec::new() };
     Ok(Plan { cells, gates, pairs })
 }

@@ -6,6 +6,7 @@ fn available() -> Available {
     Available {
         backends: vec!["flex".to_owned()],
         external: vec!["pytorch".to_owned()],
+        tf32: Vec::new(),
         families: Registry::default().families(),
     }
 }

@@ -18,15 +18,19 @@ pub(crate) fn planned() -> Results {
     with_policy(GatePolicy::Required)
 }
 
+fn available(experiment: &Experiment) -> Available {
+    Available {
+        backends: vec!["flex".to_owned()],
+        external: Vec::new(),
+        tf32: Vec::new(),
+        families: vec![("decoder".to_owned(), experiment.axes.variants.clone())],
+    }
+}
+
 pub(crate) fn with_policy(gate_policy: GatePolicy) -> Results {
     let mut experiment = Experiment::default();
     experiment.axes.variants.push("example-without-loss".to_owned());
-    let available = Available {
-        external: Vec::new(),
-        backends: vec!["flex".to_owned()],
-        families: vec![("decoder".to_owned(), experiment.axes.variants.clone())],
-    };
-    let plan = plan(&experiment, &available).expect("it plans");
+    let plan = plan(&experiment, &available(&experiment)).expect("it plans");
     let mut results = Results::new(Setup {
         command: vec!["burnmark".to_owned()],
         environment: environment(),
@@ -64,7 +68,7 @@ fn environment() -> Environment {
 /// A gate over every variant of [`planned`]; `error` is that of the logits of `example`.
 pub(crate) fn gate(results: &Results, error: f64) -> GateRecord {
     let experiment: Experiment = serde_json::from_value(results.experiment.clone()).expect("an experiment");
-    let spec = crate::plan::verifications(&experiment, &results.plan).remove(0);
+    let spec = crate::plan::verifications(&experiment, &available(&experiment), &results.plan).remove(0);
     let check = |variant: &str, error: f64| Check {
         variant: variant.to_owned(),
         what: "logits".to_owned(),

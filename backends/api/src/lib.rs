@@ -43,6 +43,8 @@ pub struct Capabilities {
     pub autotune: bool,
     /// Records a sequence of launches and replays it.
     pub graph_capture: bool,
+    /// Rounds the factors of single-precision products to TF32, whose significand has 11 bits.
+    pub tf32: bool,
     /// Executes an operation before its call returns; otherwise a clock must synchronise first.
     pub synchronous: bool,
 }

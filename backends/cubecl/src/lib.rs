@@ -10,10 +10,10 @@ use cubecl::config::autotune::AutotuneLevel;
 use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
 
-/// Every CubeCL device fuses and tunes; what it captures depends on the runtime.
+/// Every CubeCL device fuses and tunes; whether its matrix units take single precision as TF32 depends on the runtime.
 #[must_use]
-pub fn capabilities(graph_capture: bool) -> Capabilities {
-    Capabilities { fusion: true, autotune: true, graph_capture, synchronous: false }
+pub fn capabilities(tf32: bool) -> Capabilities {
+    Capabilities { fusion: true, autotune: true, graph_capture: false, tf32, synchronous: false }
 }
 
 /// Puts a setup into effect for the whole process; a configuration that was read before stays as it is.

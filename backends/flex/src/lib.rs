@@ -57,7 +57,7 @@ impl Backend for Flex {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { fusion: false, autotune: false, graph_capture: false, synchronous: true }
+        Capabilities { fusion: false, autotune: false, graph_capture: false, tf32: false, synchronous: true }
     }
 
     fn memory_sources(&self) -> MemorySources {

@@ -82,7 +82,7 @@ impl Backend for Tch {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { fusion: false, autotune: false, graph_capture: false, synchronous: false }
+        Capabilities { fusion: false, autotune: false, graph_capture: false, tf32: false, synchronous: false }
     }
 
     fn memory_sources(&self) -> MemorySources {
