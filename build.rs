@@ -16,6 +16,10 @@ fn main() {
             println!("cargo::rerun-if-changed={file}");
         }
     }
+    // The loader finds LibTorch where the build found it.
+    if let Ok(folder) = std::env::var("DEP_TCH_LIBTORCH_LIB") {
+        println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
+    }
     set("BURNMARK_GIT_COMMIT", output("git", &["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]));
     set("BURNMARK_RUSTC", output(&std::env::var("RUSTC").unwrap_or_default(), &["--version"]));
     set("BURNMARK_PROFILE", std::env::var("PROFILE").ok());

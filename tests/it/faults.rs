@@ -120,3 +120,18 @@ fn control_c_keeps_what_is_done() {
     assert_eq!(results["cells"][0]["outcome"]["status"], "measured");
     assert_eq!(failure(&results, 1).0, "interrupted");
 }
+
+#[test]
+fn a_backend_whose_program_is_not_there_is_told_and_the_others_run() {
+    let world = World::new();
+    let config = repository("configs/quick.toml");
+    let arguments =
+        ["--config", &config, "--backend", "flex,pytorch:eager", "--workloads", "inference", "--output", "r.json"];
+    let (code, out, _) = ran(world.burnmark(&arguments).env("BURNMARK_PYTHON", "no-such-python"));
+    assert_eq!(code, 3, "{out}");
+    assert!(out.contains("no-such-python"), "{out}");
+    let results = world.json("r.json");
+    assert!(results["comparison"]["inference"]["speedup"].is_number(), "flex is compared all the same");
+    assert_eq!(results["cells"][2]["outcome"]["status"], "failed");
+    assert_eq!(results["comparisons"][1]["comparison"]["inference"]["speedup"], Value::Null);
+}

@@ -123,3 +123,25 @@ fn files_that_cannot_be_used_are_told() {
         assert!(code == 2 && err.contains(expected), "{path}: {code} {err}");
     }
 }
+
+#[test]
+fn modes_and_backends_are_held_against_the_same_numbers() {
+    let world = World::new();
+    let quick = std::fs::read_to_string(repository("configs/quick.toml")).expect("the quick experiment");
+    let modes = quick.replace("[axes]", "[axes]\nmodes = [\"default\", \"no-compile\"]");
+    world.write("modes.toml", &modes);
+    let arguments = ["--config", "modes.toml", "--workloads", "inference", "--output", "r.json"];
+    let (code, out, err) = ran(&mut world.burnmark(&arguments));
+    assert_eq!(code, 0, "{out}{err}");
+    let results = world.json("r.json");
+    let gates = results["gates"].as_array().expect("gates");
+    assert_eq!(gates.len(), 2);
+    // The second gate's first variant is checked as well, against what the first gate's computed.
+    assert_eq!(gates[0]["spec"]["export"], gates[1]["spec"]["reference"]);
+    let against = |gate: &Value| gate["outcome"]["report"]["checks"][0]["against"].clone();
+    assert_eq!(against(&gates[1]), "reference");
+    assert_eq!(results["comparisons"].as_array().map(Vec::len), Some(4));
+    for pair in results["comparisons"].as_array().expect("pairs") {
+        assert!(pair["comparison"]["inference"]["speedup"].is_number(), "{pair}");
+    }
+}
