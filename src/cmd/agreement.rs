@@ -29,7 +29,10 @@ impl SharedReferences {
             let (before, rest) = gates.split_at_mut(index);
             let gate = &mut rest[0];
             match before.iter().find(|other| same_numbers(other, gate)) {
-                Some(first) => gate.reference.clone_from(&first.export),
+                Some(first) => {
+                    gate.reference.clone_from(&first.export);
+                    gate.tolerance = gate.tolerance.with(&first.tolerance);
+                }
                 None if backends::external(&gate.backend).is_none() => gate.export = Some(file(folder.path(), gate)),
                 None => {}
             }

@@ -24,6 +24,12 @@ impl Tolerance {
             Precision::F64 => Self { logits: 1e-12, gradients: 1e-11 },
         }
     }
+
+    /// What passes where both sides have rounded: the larger of two tolerances.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self { logits: self.logits.max(other.logits), gradients: self.gradients.max(other.gradients) }
+    }
 }
 
 /// Proof of numbers asked of a child.
