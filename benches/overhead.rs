@@ -19,7 +19,7 @@ use burnmark::CountingAllocator;
 use burnmark::measure::{Clock, StepTimes, run_steps};
 use burnmark::model::{BuildRequest, Model, Registry, Weights};
 use burnmark::record::Environment;
-use burnmark::spec::{Mode, ModelConfig, StepSpec, Workload};
+use burnmark::spec::{Mode, ModelConfig, StepSpec, TuningCache, Workload};
 use burnmark::stats::Sample;
 use serde_json::{Value, json};
 
@@ -67,7 +67,8 @@ struct Subject {
 
 impl Subject {
     fn new(workload: Workload) -> Self {
-        let (_, opened) = burnmark::backends::open("flex", Mode::Default).expect("flex is compiled in");
+        let (_, opened) =
+            burnmark::backends::open("flex", Mode::Default, TuningCache::Kept, None).expect("flex is compiled in");
         let device = if workload == Workload::Training { opened.autodiff() } else { opened };
         let config = ModelConfig::default();
         let weights = Weights::seeded(&config, 42);
@@ -138,8 +139,14 @@ fn harness(workload: Workload, steps: usize, events: &mut dyn Write, mut step: i
         writeln!(events, "{line}").expect("the pipe is open");
     };
     let start = Instant::now();
-    let measured =
-        run_steps(workload, &spec, &mut emit, || {}, |_| Ok(StepTimes { total_ns: step(), optimizer_ns: None }));
+    let measured = run_steps(
+        workload,
+        &spec,
+        start,
+        &mut emit,
+        || {},
+        |_| Ok(StepTimes { total_ns: step(), ..StepTimes::default() }),
+    );
     black_box(measured.expect("no step fails"));
     start.elapsed().as_nanos() as f64 / steps as f64
 }

@@ -1,10 +1,12 @@
 //! The backends compiled into this program, best first.
 
+use std::path::PathBuf;
+
 use burn::tensor::Device;
 use burnmark_backend_api::{Autotune, Backend, Setup};
 
 use crate::runner::Child;
-use crate::spec::{Failure, FailureKind, Mode};
+use crate::spec::{Failure, FailureKind, Mode, TuningCache};
 
 /// Every backend of this build; the first is the one used when none is named.
 #[must_use]
@@ -76,21 +78,23 @@ pub fn external(specification: &str) -> Option<Child> {
     })
 }
 
-/// Puts what a mode asks for into effect, for this whole process, and opens a device.
-pub fn open(specification: &str, mode: Mode) -> Result<(&'static dyn Backend, Device), Failure> {
+/// Puts what a mode and a tuning cache ask for into effect, for this whole process, and opens a device. `cache` is the
+/// folder of what tuning finds and leaves.
+pub fn open(
+    specification: &str,
+    mode: Mode,
+    tuning: TuningCache,
+    cache: Option<PathBuf>,
+) -> Result<(&'static dyn Backend, Device), Failure> {
     let (backend, device) = find(specification)?;
-    backend.configure(&setup(mode));
-    let device = backend.open(device).map_err(|error| unsupported(error.to_string()))?;
-    Ok((backend, device))
-}
-
-fn setup(mode: Mode) -> Setup {
     let (fusion, autotune) = match mode {
         Mode::NoCompile => (false, Autotune::Minimal),
         Mode::Default | Mode::ReduceOverhead => (true, Autotune::Balanced),
         Mode::MaxAutotune => (true, Autotune::Full),
     };
-    Setup { fusion, autotune, cache: None }
+    backend.configure(&Setup { fusion, autotune, cache, keep_answers: tuning != TuningCache::Off });
+    let device = backend.open(device).map_err(|error| unsupported(error.to_string()))?;
+    Ok((backend, device))
 }
 
 fn unsupported(message: String) -> Failure {

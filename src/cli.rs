@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::spec::{Mode, Optimizer, Precision, Workload};
+use crate::spec::{Mode, Optimizer, Precision, TuningCache, Workload};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -88,6 +88,9 @@ pub struct ExperimentArgs {
     /// Execution mode
     #[arg(long, value_enum, value_name = "MODE")]
     pub compile_mode: Option<Mode>,
+    /// What a process finds of earlier tuning (comma-separated)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "CACHE")]
+    pub tuning_cache: Option<Vec<TuningCache>>,
     /// Backends and devices, such as `flex` (comma-separated)
     #[arg(long, value_delimiter = ',', value_name = "BACKEND")]
     pub backend: Option<Vec<String>>,
@@ -182,6 +185,7 @@ impl ExperimentArgs {
             compile_mode: self.compile_mode,
             backends: self.backend.clone(),
             variants: self.variants.clone(),
+            tuning_caches: self.tuning_cache.clone(),
             precision: self.precision,
             optimizer: self.optimizer,
             seed: self.seed,

@@ -1,25 +1,37 @@
+use std::path::PathBuf;
+use std::time::Instant;
+
 use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use burnmark_backend_api::{Backend, Capabilities};
+use burnmark_backend_api::{Backend, Capabilities, Origin};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::backends;
-use crate::measure::{Clock, Measured, MemoryProbe, StepTimes, run_steps};
+use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, run_steps};
 use crate::model::{BuildRequest, Model, Registry, Weights};
 use crate::spec::{
-    Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, Mode, Observation,
-    Optimizer, Phase, Precision, StepSpec, TrainingSpec, Workload,
+    Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
+    Observation, Optimizer, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec, Workload,
 };
 
 /// Learning rate of the optional optimiser step; what it is does not change what a step costs.
 const LEARNING_RATE: f64 = 1e-4;
 
+/// Steps that run once more under the device's clock.
+const DEVICE_CLOCK_STEPS: usize = 3;
+
 /// Measures every workload of a cell, one after the other, each with a model of its own.
-pub(super) fn run(spec: &CellSpec, registry: &Registry, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-    let (backend, device) = backends::open(&spec.backend, spec.mode)?;
+pub(super) fn run(
+    spec: &CellSpec,
+    cache: Option<PathBuf>,
+    registry: &Registry,
+    emit: &mut dyn FnMut(Event),
+) -> Result<(), Failure> {
+    let (backend, device) = backends::open(&spec.backend, spec.mode, spec.tuning_cache, cache)?;
+    let (origin, tuning) = (Instant::now(), backend.watch_tuning());
     emit(opened(backend, &device, spec));
-    let bench = Bench { spec, registry, backend, device };
+    let bench = Bench { spec, registry, backend, device, origin };
     if let Some(training) = &spec.workloads.training {
         bench.training(training, emit)?;
     }
@@ -28,6 +40,11 @@ pub(super) fn run(spec: &CellSpec, registry: &Registry, emit: &mut dyn FnMut(Eve
     }
     if let Some(generation) = &spec.workloads.generation {
         bench.generation(generation, emit)?;
+    }
+    match tuning.map(|tuning| tuning.events(origin)) {
+        Some(Ok(events)) => emit(Event::Tuned(events)),
+        Some(Err(why)) => tracing::warn!("what was tuned is not known: {why}"),
+        None => {}
     }
     Ok(())
 }
@@ -90,22 +107,26 @@ struct Bench<'a> {
     registry: &'a Registry,
     backend: &'static dyn Backend,
     device: Device,
+    origin: Origin,
 }
 
 impl Bench<'_> {
-    /// The host's copy of the weights lives no longer than building takes, so that it counts for no workload.
-    fn model(&self, device: &Device) -> Result<Box<dyn Model>, Failure> {
-        let weights = Weights::seeded(&self.spec.model, self.spec.seed);
-        let request = BuildRequest {
-            variant: &self.spec.variant,
-            config: &self.spec.model,
-            weights: &weights,
-            dtype: dtype(self.spec.precision),
-            device,
+    /// Builds the model and reads what its weights take. The host's copy of them lives no longer than that, so that it
+    /// counts for no workload.
+    fn model(&self, device: &Device, probe: &MemoryProbe) -> Result<(Box<dyn Model>, PhaseMemory), Failure> {
+        let build = || {
+            let weights = Weights::seeded(&self.spec.model, self.spec.seed);
+            let request = BuildRequest {
+                variant: &self.spec.variant,
+                config: &self.spec.model,
+                weights: &weights,
+                dtype: dtype(self.spec.precision),
+                device,
+            };
+            self.registry.build(&self.spec.family, &request)
         };
-        self.registry
-            .build(&self.spec.family, &request)
-            .map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))
+        let (model, memory) = probe.phase(MemoryPhase::Weights, build)?;
+        Ok((model.map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))?, memory))
     }
 
     fn ids<'a>(&self, device: &'a Device) -> Ids<'a> {
@@ -116,34 +137,42 @@ impl Bench<'_> {
     fn training(&self, spec: &TrainingSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
         let device = self.device.clone().autodiff();
         let probe = MemoryProbe::new(self.backend, &self.device);
-        let mut model = self.model(&device)?;
+        let (mut model, weights) = self.model(&device, &probe)?;
         let mut ids = self.ids(&device);
+        let mut input = || ids.next(self.spec.batch_size, self.spec.seq_length);
         let clock = Clock::new(&self.device);
         let mut optimizer: Option<ModuleOptimizer> = match spec.optimizer {
             Optimizer::None => None,
             Optimizer::Adamw => Some(AdamWConfig::new().init()),
         };
-        let measured = run_steps(
-            Workload::Training,
-            &spec.steps,
-            emit,
-            || probe.reset_peak(),
-            |_| {
-                let input = ids.next(self.spec.batch_size, self.spec.seq_length);
-                match &mut optimizer {
-                    None => {
-                        let ((), total_ns) = clock.time(|| drop(model.loss(input).backward()))?;
-                        Ok(StepTimes { total_ns, optimizer_ns: None })
-                    }
-                    Some(optimizer) => {
-                        let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
-                        let ((), optimizer_ns) = clock.time(|| model.apply(optimizer, LEARNING_RATE, gradients))?;
-                        Ok(StepTimes { total_ns: backward_ns + optimizer_ns, optimizer_ns: Some(optimizer_ns) })
-                    }
+        let mut observation = self.sampled(Workload::Training, &spec.steps, &probe, emit, |_| {
+            let input = input();
+            match &mut optimizer {
+                None => {
+                    let ((), total_ns) = clock.time(|| drop(model.loss(input).backward()))?;
+                    Ok(StepTimes { total_ns, ..StepTimes::default() })
                 }
-            },
-        )?;
-        let observation = self.observation(Workload::Training, &measured, None, &probe);
+                Some(optimizer) => {
+                    let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
+                    let ((), optimizer_ns) = clock.time(|| model.apply(optimizer, LEARNING_RATE, gradients))?;
+                    let total_ns = backward_ns + optimizer_ns;
+                    Ok(StepTimes { total_ns, optimizer_ns: Some(optimizer_ns), ..StepTimes::default() })
+                }
+            }
+        })?;
+        let (loss, forward) = probe.phase(MemoryPhase::Forward, || model.loss(input()))?;
+        let (gradients, backward) = probe.phase(MemoryPhase::Backward, || loss.backward())?;
+        observation.memory_by_phase = vec![weights, forward, backward];
+        if let Some(optimizer) = &mut optimizer {
+            let step = || model.apply(optimizer, LEARNING_RATE, gradients);
+            observation.memory_by_phase.push(probe.phase(MemoryPhase::Optimizer, step)?.1);
+        }
+        self.watch(&mut observation, || {
+            let gradients = model.loss(input()).backward();
+            if let Some(optimizer) = &mut optimizer {
+                model.apply(optimizer, LEARNING_RATE, gradients);
+            }
+        })?;
         drop((model, optimizer));
         finish(observation, &probe, emit);
         Ok(())
@@ -151,21 +180,18 @@ impl Bench<'_> {
 
     fn inference(&self, steps: &StepSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
         let probe = MemoryProbe::new(self.backend, &self.device);
-        let model = self.model(&self.device)?;
+        let (model, weights) = self.model(&self.device, &probe)?;
         let mut ids = self.ids(&self.device);
+        let mut input = || ids.next(self.spec.batch_size, self.spec.seq_length);
         let clock = Clock::new(&self.device);
-        let measured = run_steps(
-            Workload::Inference,
-            steps,
-            emit,
-            || probe.reset_peak(),
-            |_| {
-                let input = ids.next(self.spec.batch_size, self.spec.seq_length);
-                let ((), total_ns) = clock.time(|| drop(model.forward(input)))?;
-                Ok(StepTimes { total_ns, optimizer_ns: None })
-            },
-        )?;
-        let observation = self.observation(Workload::Inference, &measured, None, &probe);
+        let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, |_| {
+            let input = input();
+            let ((), total_ns) = clock.time(|| drop(model.forward(input)))?;
+            Ok(StepTimes { total_ns, ..StepTimes::default() })
+        })?;
+        let (_, forward) = probe.phase(MemoryPhase::Forward, || model.forward(input()))?;
+        observation.memory_by_phase = vec![weights, forward];
+        self.watch(&mut observation, || drop(model.forward(input())))?;
         drop(model);
         finish(observation, &probe, emit);
         Ok(())
@@ -173,54 +199,99 @@ impl Bench<'_> {
 
     fn generation(&self, spec: &GenerationSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
         let probe = MemoryProbe::new(self.backend, &self.device);
-        let model = self.model(&self.device)?;
+        let (model, weights) = self.model(&self.device, &probe)?;
         let mut ids = self.ids(&self.device);
         let clock = Clock::new(&self.device);
         let mut series = GenerationSeries::default();
         let steps = StepSpec { warmup_steps: spec.warmup_iterations, benchmark_steps: spec.iterations };
-        let measured = run_steps(
-            Workload::Generation,
-            &steps,
-            emit,
-            || probe.reset_peak(),
-            |phase| {
-                let (first_ns, gaps_ns) = generate(model.as_ref(), spec, &mut ids, &clock)?;
-                let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
-                if phase == Phase::Measure {
-                    series.first_token_ns.push(first_ns);
-                    series.per_token_ns.push(gaps_ns);
-                }
-                Ok(StepTimes { total_ns, optimizer_ns: None })
-            },
-        )?;
-        let observation = self.observation(Workload::Generation, &measured, Some(series), &probe);
+        let mut observation = self.sampled(Workload::Generation, &steps, &probe, emit, |phase| {
+            let (first_ns, gaps_ns) = generate(model.as_ref(), spec, &mut ids, &clock)?;
+            let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
+            if phase == Phase::Measure {
+                series.first_token_ns.push(first_ns);
+                series.per_token_ns.push(gaps_ns);
+            }
+            Ok(StepTimes { total_ns, ..StepTimes::default() })
+        })?;
+        observation.generation = Some(series);
+        {
+            let mut session = model.session(spec.batch_size, spec.prompt_tokens + spec.new_tokens);
+            let prompt = || drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
+            let ((), prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
+            let tokens = || (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
+            let ((), decode) = probe.phase(MemoryPhase::Decode, tokens)?;
+            observation.memory_by_phase = vec![weights, prefill, decode];
+        }
+        self.watch(&mut observation, || {
+            let mut session = model.session(spec.batch_size, spec.prompt_tokens + spec.new_tokens);
+            drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
+            (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
+        })?;
         drop(model);
         finish(observation, &probe, emit);
         Ok(())
     }
 
-    fn observation(
+    /// Runs a workload's steps and tells what they took; what further steps are to tell is still missing.
+    fn sampled(
         &self,
         workload: Workload,
-        measured: &Measured,
-        generation: Option<GenerationSeries>,
+        steps: &StepSpec,
         probe: &MemoryProbe,
-    ) -> Observation {
-        let totals = |times: &[StepTimes]| times.iter().map(|time| time.total_ns).collect();
+        emit: &mut dyn FnMut(Event),
+        mut step: impl FnMut(Phase) -> Result<StepTimes, Failure>,
+    ) -> Result<Observation, Failure> {
+        let mut memory_by_step = Vec::new();
+        let measured = run_steps(
+            workload,
+            steps,
+            self.origin,
+            emit,
+            || probe.reset_peak(),
+            |phase| {
+                let times = step(phase)?;
+                if phase == Phase::Measure {
+                    memory_by_step.push(probe.current());
+                }
+                Ok(times)
+            },
+        )?;
+        let of = |times: &[StepTimes], part: fn(&StepTimes) -> u64| times.iter().map(part).collect();
         let (sequences, tokens) = match (&self.spec.workloads.generation, workload) {
             (Some(spec), Workload::Generation) => (spec.batch_size, spec.batch_size * spec.new_tokens),
             _ => (self.spec.batch_size, self.spec.batch_size * self.spec.seq_length),
         };
-        Observation {
-            workload,
-            warmup_ns: totals(&measured.warmup),
-            samples_ns: totals(&measured.samples),
+        let by_step: Result<Vec<u64>, String> = memory_by_step.into_iter().collect();
+        Ok(Observation {
+            warmup_ns: of(&measured.warmup, |time| time.total_ns),
+            samples_ns: of(&measured.samples, |time| time.total_ns),
+            warmup_at_ns: of(&measured.warmup, |time| time.at_ns),
+            samples_at_ns: of(&measured.samples, |time| time.at_ns),
             optimizer_ns: measured.samples.iter().map(|time| time.optimizer_ns).collect(),
-            generation,
             sequences_per_sample: sequences,
             tokens_per_sample: tokens,
-            memory: probe.read(),
-        }
+            memory_by_step: by_step.map_or_else(Reading::missing, Reading::Read),
+            driver_memory: probe.driver(),
+            ..Observation::new(workload, probe.read())
+        })
+    }
+
+    /// Runs further steps, one to see its kernels and some under the device's own clock.
+    fn watch(&self, observation: &mut Observation, mut step: impl FnMut() + Send) -> Result<(), Failure> {
+        let clock = Clock::new(&self.device);
+        observation.launches = match self.backend.watch_launches() {
+            None => Reading::missing("the backend does not tell what it launches"),
+            Some(watch) => {
+                clock.time(&mut step)?;
+                Reading::Read(StepLaunches { kernels: watch.kernels() })
+            }
+        };
+        observation.device_clock = if self.backend.capabilities().synchronous {
+            Reading::missing(HOST_CLOCK)
+        } else {
+            device_clock(&self.device, DEVICE_CLOCK_STEPS, step)?
+        };
+        Ok(())
     }
 }
 

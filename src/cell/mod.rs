@@ -33,8 +33,8 @@ pub fn serve(registry: &Registry) -> ExitCode {
         }
     };
     let outcome = match serde_json::from_reader(io::stdin().lock()) {
-        Ok(Job::Measure(spec)) => measure::run(&spec, registry, &mut emit),
-        Ok(Job::Verify(spec)) => verify::run(&spec, registry, &mut emit),
+        Ok(Job::Measure { cell, cache }) => measure::run(&cell, cache, registry, &mut emit),
+        Ok(Job::Verify { gate, cache }) => verify::run(&gate, cache, registry, &mut emit),
         Ok(Job::Devices { backend }) => devices(&backend, &mut emit),
         Err(error) => {
             Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}")))

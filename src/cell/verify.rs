@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::StdRng;
@@ -8,7 +9,7 @@ use super::measure::dtype;
 use super::reference::Reference;
 use crate::backends;
 use crate::model::{Array, BuildRequest, Model, Registry, Weights};
-use crate::spec::{Check, Event, Failure, FailureKind, ModelConfig, VerifyReport, VerifySpec};
+use crate::spec::{Check, Event, Failure, FailureKind, ModelConfig, TuningCache, VerifyReport, VerifySpec};
 
 /// Tokens generated greedily where no reference gives their number.
 const GREEDY_TOKENS: usize = 8;
@@ -36,8 +37,13 @@ struct Inputs {
 }
 
 /// Runs every variant once and compares.
-pub(super) fn run(spec: &VerifySpec, registry: &Registry, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-    let (_, device) = backends::open(&spec.backend, spec.mode)?;
+pub(super) fn run(
+    spec: &VerifySpec,
+    cache: Option<PathBuf>,
+    registry: &Registry,
+    emit: &mut dyn FnMut(Event),
+) -> Result<(), Failure> {
+    let (_, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     let reference = match &spec.reference {
         Some(path) => Some(Reference::load(path).map_err(|error| {
             Failure::new(FailureKind::Unsupported, format!("reference file `{}`: {error}", path.display()))

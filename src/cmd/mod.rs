@@ -1,6 +1,7 @@
 //! One verb a file; no logic of their own.
 
 mod agreement;
+mod caches;
 pub(crate) mod devices;
 mod error;
 mod executor;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 
 pub(crate) use error::CommandError;
 use output::print;
+
+use burnmark_backend_api::Capabilities;
 
 use crate::backends;
 use crate::cli::ExperimentArgs;
@@ -37,11 +40,15 @@ fn planned(experiment: &config::Experiment, registry: &Registry) -> Result<Plan,
 
 /// What this program can run.
 fn available(registry: &Registry) -> Available {
-    let coarse = backends::compiled().into_iter().filter(|backend| backend.capabilities().tf32);
+    let with = |has: fn(&Capabilities) -> bool| {
+        let backends = backends::compiled().into_iter().filter(|backend| has(&backend.capabilities()));
+        backends.map(|backend| backend.name().to_owned()).collect()
+    };
     Available {
         backends: backends::names(),
         external: vec![backends::PYTORCH.to_owned()],
-        tf32: coarse.map(|backend| backend.name().to_owned()).collect(),
+        tf32: with(|capabilities| capabilities.tf32),
+        tuned: with(|capabilities| capabilities.autotune),
         families: registry.families(),
     }
 }

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::agreement::{self, SharedReferences};
+use super::caches::Caches;
 use super::executor::Children;
 use super::output::{complain, pretty, print};
 use super::{CommandError, planned};
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, 
     }
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), print_as.verbose)?;
-    let run = Run { executor: &executor, stop, output: &experiment.output };
+    let run = Run { executor: &executor, stop, output: &experiment.output, caches: Caches::new()? };
     let saved = run.gates(&plan, &mut results, &mut live)? && run.cells(&plan, &mut results, &mut live);
     live.finish();
     report(&results, print_as)?;
@@ -53,6 +54,7 @@ struct Run<'a> {
     executor: &'a dyn Executor,
     stop: StopFlag,
     output: &'a Path,
+    caches: Caches,
 }
 
 impl Run<'_> {
@@ -62,7 +64,8 @@ impl Run<'_> {
         Ok(shared.gates().all(|gate| {
             let label = format!("verify {}", gate.backend);
             live.message(&format!("{label}: {}", gate.variants.join(", ")));
-            let done = self.executor.execute(&Job::Verify(gate.clone()), &mut |event| live.event(&label, event));
+            let job = Job::Verify { gate: gate.clone(), cache: Some(self.caches.kept().to_owned()) };
+            let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
             results.finish_gate(agreement::record(gate, done));
             self.save(results) && !self.stop.is_set()
         }))
@@ -77,16 +80,14 @@ impl Run<'_> {
                 live.cell_finished(&label, true, "kept");
                 continue;
             }
-            let done = self.executor.execute(&Job::Measure(cell.clone()), &mut |event| live.event(&label, event));
+            if let Some(filling) = self.caches.filling(cell) {
+                live.message(&format!("{label}: filling its tuning cache"));
+                self.executor.execute(&filling, &mut |event| live.event(&label, event));
+            }
+            let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)) };
+            let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
             let interrupted = done.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Interrupted);
-            let record = CellRecord::new(
-                cell.clone(),
-                done.duration,
-                done.device,
-                done.applied,
-                done.observations,
-                done.failure,
-            );
+            let record = CellRecord::new(cell.clone(), done);
             let detail = record.failure().map_or_else(String::new, ToString::to_string);
             live.cell_finished(&label, record.failure().is_none(), &detail);
             results.finish_cell(record);

@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 
+use super::caches;
 use super::executor::Children;
 use super::output::{complain, pretty, print};
 use super::{CommandError, available, planned};
@@ -26,7 +27,7 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
             Some(path) => VerifySpec { reference: Some(path.clone()), tolerance: spec.tolerance.with(&file), ..spec },
             None => spec,
         };
-        let done = executor.execute(&Job::Verify(spec.clone()), &mut |_| {});
+        let done = executor.execute(&Job::Verify { gate: spec.clone(), cache: Some(caches::kept()) }, &mut |_| {});
         let record = GateRecord::new(spec, done.verification, done.failure);
         if !arguments.print.json {
             show(&record, arguments)?;

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Mode, ModelConfig, Optimizer, Precision};
+use crate::spec::{Mode, ModelConfig, Optimizer, Precision, TuningCache};
 
 /// A valid experiment: what the user wants, with nothing left open.
 ///
@@ -24,6 +24,8 @@ pub struct Experiment {
     /// Cells of the product that are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Exclude>,
+    /// Tuning.
+    pub tuning: Tuning,
     /// How often training and inference run.
     pub steps: Steps,
     /// Training.
@@ -63,6 +65,8 @@ pub struct Axes {
     pub variants: Vec<String>,
     /// Execution modes.
     pub modes: Vec<Mode>,
+    /// What a process finds of earlier tuning.
+    pub tuning_caches: Vec<TuningCache>,
     /// Element types.
     pub precisions: Vec<Precision>,
     /// Sequences per step.
@@ -83,11 +87,20 @@ pub struct Exclude {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning_cache: Option<TuningCache>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_size: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq_length: Option<usize>,
+}
+
+/// Tuning of kernels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Fresh caches a cold cell is repeated in.
+    pub cold_repeats: usize,
 }
 
 /// Steps of training and inference.
@@ -176,11 +189,13 @@ impl Default for Experiment {
                 backends: Vec::new(),
                 variants: vec!["default".to_owned(), "example".to_owned()],
                 modes: vec![Mode::Default],
+                tuning_caches: vec![TuningCache::Kept],
                 precisions: vec![Precision::F32],
                 batch_sizes: vec![2],
                 seq_lengths: vec![512],
             },
             exclude: Vec::new(),
+            tuning: Tuning { cold_repeats: 1 },
             steps: Steps { warmup: 10, benchmark: 50 },
             training: Training { enabled: true, optimizer: Optimizer::None },
             inference: Inference { enabled: true },

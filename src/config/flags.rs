@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::Fault;
-use crate::spec::{Mode, Optimizer, Precision, Workload};
+use crate::spec::{Mode, Optimizer, Precision, TuningCache, Workload};
 
 /// What the command line lays on top of the file; a flag replaces the whole axis it names.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +18,7 @@ pub struct Flags {
     pub compile_mode: Option<Mode>,
     pub backends: Option<Vec<String>>,
     pub variants: Option<Vec<String>>,
+    pub tuning_caches: Option<Vec<TuningCache>>,
     pub precision: Option<Precision>,
     pub optimizer: Option<Optimizer>,
     pub seed: Option<u64>,
@@ -49,6 +50,7 @@ impl Flags {
             ("steps.benchmark", "--benchmark-steps", self.benchmark_steps.map(|steps| json!(steps))),
             ("axes.backends", "--backend", self.backends.as_ref().map(|backends| json!(backends))),
             ("axes.variants", "--variants", self.variants.as_ref().map(|variants| json!(variants))),
+            ("axes.tuning_caches", "--tuning-cache", self.tuning_caches.as_ref().map(|caches| json!(caches))),
             ("axes.precisions", "--precision", self.precision.map(|precision| json!([precision]))),
             ("training.optimizer", "--optimizer", self.optimizer.map(|optimizer| json!(optimizer))),
             ("seed", "--seed", self.seed.map(|seed| json!(seed))),

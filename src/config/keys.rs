@@ -31,12 +31,14 @@ pub(super) struct Key {
 }
 
 pub(super) const MODES: &[&str] = &["no-compile", "default", "reduce-overhead", "max-autotune"];
+pub(super) const TUNING_CACHES: &[&str] = &["kept", "cold", "warm", "off"];
 pub(super) const PRECISIONS: &[&str] = &["f32", "f64"];
 
 /// Largest value of any size: a million. Their products are checked apart.
 const SIZE: Kind = Kind::Whole(1, 1_000_000);
 const COUNT: Kind = Kind::Whole(0, 1_000_000);
 const NAME: Kind = Kind::Text;
+const TUNING_CACHE: Kind = Kind::Word(TUNING_CACHES);
 const MODE: Kind = Kind::Word(MODES);
 const PRECISION: Kind = Kind::Word(PRECISIONS);
 
@@ -67,6 +69,11 @@ pub(super) const KEYS: &[Key] = &[
     key("axes.backends", Kind::List(&NAME, 0), "Backends and devices, such as flex; empty for the best compiled in."),
     key("axes.variants", Kind::List(&NAME, 1), "Variants of the family; the first is the baseline."),
     key("axes.modes", Kind::List(&MODE, 1), "Execution modes."),
+    key(
+        "axes.tuning_caches",
+        Kind::List(&TUNING_CACHE, 1),
+        "What a process finds of earlier tuning: kept from run to run, cold, warm, off.",
+    ),
     key("axes.precisions", Kind::List(&PRECISION, 1), "Element types of weights and activations."),
     key("axes.batch_sizes", Kind::List(&SIZE, 1), "Sequences per training and inference step."),
     key(
@@ -74,6 +81,7 @@ pub(super) const KEYS: &[Key] = &[
         Kind::List(&Kind::Whole(2, 1_000_000), 1),
         "Tokens per sequence of a training and inference step.",
     ),
+    key("tuning.cold_repeats", Kind::Whole(1, 1000), "Fresh caches a cold cell is repeated in."),
     key("steps.warmup", COUNT, "Steps of training and inference before the first sample."),
     key("steps.benchmark", SIZE, "Samples of training and inference."),
     key("training.enabled", Kind::Switch, "Whether training is measured."),
@@ -109,6 +117,7 @@ pub(super) const EXCLUDE_KEYS: &[Key] = &[
     optional("backend", NAME, "A value of axes.backends."),
     optional("variant", NAME, "A value of axes.variants."),
     optional("mode", MODE, "A value of axes.modes."),
+    optional("tuning_cache", TUNING_CACHE, "A value of axes.tuning_caches."),
     optional("precision", PRECISION, "A value of axes.precisions."),
     optional("batch_size", SIZE, "A value of axes.batch_sizes."),
     optional("seq_length", SIZE, "A value of axes.seq_lengths."),

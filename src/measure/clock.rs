@@ -2,6 +2,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 
+use super::nanoseconds;
 use crate::spec::{Failure, FailureKind};
 
 /// The wall clock, synchronised with a device: nothing is running when it starts or stops.
@@ -20,11 +21,11 @@ impl<'a> Clock<'a> {
         let start = Instant::now();
         let result = work();
         self.sync()?;
-        let elapsed = start.elapsed().as_nanos();
-        Ok((result, u64::try_from(elapsed).unwrap_or(u64::MAX)))
+        Ok((result, nanoseconds(start.elapsed())))
     }
 
-    fn sync(&self) -> Result<(), Failure> {
+    /// Waits until the device has done everything it was given.
+    pub fn sync(&self) -> Result<(), Failure> {
         self.0.sync().map_err(|error| Failure::new(FailureKind::Crashed, format!("the device failed: {error}")))
     }
 }

@@ -1,7 +1,8 @@
 use burn::tensor::Device;
 use burnmark_backend_api::Backend;
 
-use crate::spec::{Figure, MemoryObservation};
+use super::Clock;
+use crate::spec::{Failure, Figure, MemoryObservation, MemoryPhase, PhaseMemory};
 
 /// Reads a backend's memory figures around a workload.
 pub struct MemoryProbe<'a> {
@@ -21,6 +22,32 @@ impl<'a> MemoryProbe<'a> {
     /// Starts a new peak.
     pub fn reset_peak(&self) {
         self.backend.reset_peak(self.device);
+    }
+
+    /// In use now, in bytes; or why that is not known.
+    pub fn current(&self) -> Result<u64, String> {
+        self.backend.memory(self.device).current
+    }
+
+    /// Runs one part of a step to its end and reads what it used.
+    pub fn phase<R>(&self, phase: MemoryPhase, work: impl FnOnce() -> R) -> Result<(R, PhaseMemory), Failure> {
+        let source = self.backend.memory_sources().in_use;
+        self.backend.release(self.device);
+        self.backend.reset_peak(self.device);
+        let result = work();
+        Clock::new(self.device).sync()?;
+        let reading = self.backend.memory(self.device);
+        Ok((
+            result,
+            PhaseMemory { phase, peak: figure(reading.peak, source), current: figure(reading.current, source) },
+        ))
+    }
+
+    /// What the driver says the process holds.
+    #[must_use]
+    pub fn driver(&self) -> Option<Figure> {
+        let (source, bytes) = self.backend.driver_memory(self.device)?;
+        Some(figure(bytes, source))
     }
 
     /// Reads peak, current and reserved after the last step; `after_release` is still to come.

@@ -1,5 +1,8 @@
 use std::time::{Duration, Instant};
 
+use burnmark_backend_api::Origin;
+
+use super::nanoseconds;
 use crate::spec::{Event, Failure, Phase, StepSpec, Workload};
 
 /// Longest silence between two progress events of a phase, if a step does not take longer.
@@ -12,6 +15,8 @@ pub struct StepTimes {
     pub total_ns: u64,
     /// The optimiser's part of it.
     pub optimizer_ns: Option<u64>,
+    /// When it began, in nanoseconds since the device was open.
+    pub at_ns: u64,
 }
 
 /// Every step of a workload, in order.
@@ -24,17 +29,18 @@ pub struct Measured {
 }
 
 /// Warms up, calls `warmed_up`, then samples. `step` prepares its input, times itself and is told its phase; what is
-/// done here happens between the timed spans.
+/// done here happens between the timed spans. `origin` is when the device was open.
 pub fn run_steps(
     workload: Workload,
     spec: &StepSpec,
+    origin: Origin,
     emit: &mut dyn FnMut(Event),
     warmed_up: impl FnOnce(),
     mut step: impl FnMut(Phase) -> Result<StepTimes, Failure>,
 ) -> Result<Measured, Failure> {
-    let warmup = run_phase(workload, Phase::Warmup, spec.warmup_steps, emit, &mut step)?;
+    let warmup = run_phase(workload, Phase::Warmup, spec.warmup_steps, origin, emit, &mut step)?;
     warmed_up();
-    let samples = run_phase(workload, Phase::Measure, spec.benchmark_steps, emit, &mut step)?;
+    let samples = run_phase(workload, Phase::Measure, spec.benchmark_steps, origin, emit, &mut step)?;
     Ok(Measured { warmup, samples })
 }
 
@@ -42,6 +48,7 @@ fn run_phase(
     workload: Workload,
     phase: Phase,
     steps: usize,
+    origin: Origin,
     emit: &mut dyn FnMut(Event),
     step: &mut impl FnMut(Phase) -> Result<StepTimes, Failure>,
 ) -> Result<Vec<StepTimes>, Failure> {
@@ -52,7 +59,8 @@ fn run_phase(
     let mut times = Vec::with_capacity(steps);
     let mut reported = Instant::now();
     for done in 1..=steps {
-        let time = step(phase)?;
+        let at_ns = nanoseconds(origin.elapsed());
+        let time = StepTimes { at_ns, ..step(phase)? };
         if done.is_multiple_of(10) || done == steps || reported.elapsed() >= PROGRESS_INTERVAL {
             emit(Event::Progress { workload, phase, step: done, steps, step_ns: time.total_ns });
             reported = Instant::now();
@@ -73,11 +81,12 @@ mod tests {
         let measured = run_steps(
             Workload::Inference,
             &spec,
+            Instant::now(),
             &mut |event| events.push(event),
             || {},
             |_| {
                 count += 1;
-                Ok(StepTimes { total_ns: count, optimizer_ns: None })
+                Ok(StepTimes { total_ns: count, ..StepTimes::default() })
             },
         );
         let measured = measured.expect("no step fails");
@@ -101,6 +110,7 @@ mod tests {
         let failed = run_steps(
             Workload::Training,
             &spec,
+            Instant::now(),
             &mut |_| {},
             || {},
             |_| Err(Failure::new(FailureKind::Crashed, "lost the device")),

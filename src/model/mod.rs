@@ -20,7 +20,7 @@ pub use weights::{Array, Weights};
 /// A causal language model as the workloads use it.
 ///
 /// Implement it for a model of your own, register a [`Family`], and the same runner, gate and reports apply.
-pub trait Model {
+pub trait Model: Send + Sync {
     /// Logits `[batch, seq, vocabulary]` of `ids [batch, seq]`.
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3>;
 
@@ -38,7 +38,7 @@ pub trait Model {
 }
 
 /// Generation in progress: a model and its key-value cache.
-pub trait Session {
+pub trait Session: Send {
     /// Appends `ids [batch, count]`; logits `[batch, vocabulary]` of the last of them.
     fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2>;
 }

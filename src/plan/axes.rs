@@ -1,6 +1,6 @@
 use super::{Available, Pair, PlanError};
 use crate::config::{Exclude, Experiment, nearest};
-use crate::spec::{CellSpec, GenerationSpec, StepSpec, Tolerance, TrainingSpec, VerifySpec, Workloads};
+use crate::spec::{CellSpec, GenerationSpec, StepSpec, Tolerance, TrainingSpec, TuningCache, VerifySpec, Workloads};
 
 /// Every backend burnmark knows, compiled in or not.
 pub const KNOWN_BACKENDS: &[&str] = &["cuda", "metal", "vulkan", "wgpu", "flex", "tch", "pytorch"];
@@ -16,7 +16,7 @@ pub(super) fn backends(experiment: &Experiment, available: &Available) -> Result
         return available.backends.first().map(|best| vec![best.clone()]).ok_or(PlanError::NoBackend);
     }
     for specification in &experiment.axes.backends {
-        let name = specification.split(':').next().unwrap_or_default().to_owned();
+        let name = backend_name(specification).to_owned();
         if available.backends.contains(&name) || available.external.contains(&name) {
             continue;
         }
@@ -51,30 +51,45 @@ pub(super) fn check_variants(experiment: &Experiment, available: &Available) -> 
     }
 }
 
-/// The product of the axes less the exclusions; variants vary fastest.
-pub(super) fn cells(experiment: &Experiment, backends: &[String]) -> Result<Vec<CellSpec>, PlanError> {
+/// The product of the axes less the exclusions; variants vary fastest. A backend that does not tune has no tuning cache:
+/// of that axis it gets the first value alone.
+pub(super) fn cells(
+    experiment: &Experiment,
+    available: &Available,
+    backends: &[String],
+) -> Result<Vec<CellSpec>, PlanError> {
     let axes = &experiment.axes;
     let (model, workloads) = (experiment.model.sizes(), workloads(experiment));
     let mut cells = Vec::new();
     for backend in backends {
-        for mode in &axes.modes {
-            for precision in &axes.precisions {
-                for batch_size in &axes.batch_sizes {
-                    for seq_length in &axes.seq_lengths {
-                        cells.extend(axes.variants.iter().map(|variant| CellSpec {
-                            backend: backend.clone(),
-                            family: experiment.model.family.clone(),
-                            variant: variant.clone(),
-                            mode: *mode,
-                            precision: *precision,
-                            batch_size: *batch_size,
-                            seq_length: *seq_length,
-                            model: model.clone(),
-                            workloads: workloads.clone(),
-                            seed: experiment.seed,
-                        }));
-                    }
-                }
+        let tunes = available.tuned.iter().any(|name| name == backend_name(backend));
+        let caches: Vec<(TuningCache, usize)> = axes
+            .tuning_caches
+            .iter()
+            .take(if tunes { usize::MAX } else { 1 })
+            .flat_map(|cache| {
+                let cold = tunes && *cache == TuningCache::Cold;
+                (0..if cold { experiment.tuning.cold_repeats } else { 1 }).map(|repeat| (*cache, repeat))
+            })
+            .collect();
+        for (mode, (tuning_cache, repeat)) in product(&axes.modes, &caches) {
+            for (precision, (batch_size, seq_length)) in
+                product(&axes.precisions, &product(&axes.batch_sizes, &axes.seq_lengths).collect::<Vec<_>>())
+            {
+                cells.extend(axes.variants.iter().map(|variant| CellSpec {
+                    backend: backend.clone(),
+                    family: experiment.model.family.clone(),
+                    variant: variant.clone(),
+                    mode,
+                    tuning_cache,
+                    repeat,
+                    precision,
+                    batch_size,
+                    seq_length,
+                    model: model.clone(),
+                    workloads: workloads.clone(),
+                    seed: experiment.seed,
+                }));
             }
         }
     }
@@ -88,6 +103,15 @@ pub(super) fn cells(experiment: &Experiment, backends: &[String]) -> Result<Vec<
     if cells.is_empty() { Err(PlanError::Empty) } else { Ok(cells) }
 }
 
+/// Every pair of values; the second varies faster.
+fn product<'a, A: Copy, B: Copy>(a: &'a [A], b: &'a [B]) -> impl Iterator<Item = (A, B)> + 'a {
+    a.iter().flat_map(move |a| b.iter().map(move |b| (*a, *b)))
+}
+
+fn backend_name(specification: &str) -> &str {
+    specification.split(':').next().unwrap_or_default()
+}
+
 fn matches(exclude: &Exclude, cell: &CellSpec) -> bool {
     fn agrees<T: PartialEq>(wanted: Option<&T>, value: &T) -> bool {
         wanted.is_none_or(|wanted| wanted == value)
@@ -95,6 +119,7 @@ fn matches(exclude: &Exclude, cell: &CellSpec) -> bool {
     agrees(exclude.backend.as_ref(), &cell.backend)
         && agrees(exclude.variant.as_ref(), &cell.variant)
         && agrees(exclude.mode.as_ref(), &cell.mode)
+        && agrees(exclude.tuning_cache.as_ref(), &cell.tuning_cache)
         && agrees(exclude.precision.as_ref(), &cell.precision)
         && agrees(exclude.batch_size.as_ref(), &cell.batch_size)
         && agrees(exclude.seq_length.as_ref(), &cell.seq_length)
@@ -116,12 +141,19 @@ fn workloads(experiment: &Experiment) -> Workloads {
     }
 }
 
-/// What is compared: every cell with the reference, which is the first backend, mode and variant at the same sizes and
-/// precision; then every later variant with the first on its own backend and mode, where that is another pair.
+/// What is compared: every cell with the reference, which is the first backend, mode, tuning cache and variant at the
+/// same sizes and precision; then every later variant with the first where all else is the same, if that is another
+/// pair.
 pub(super) fn pairs(experiment: &Experiment, cells: &[CellSpec]) -> Vec<Pair> {
-    let (backend, mode, variant) = (&cells[0].backend, cells[0].mode, &experiment.axes.variants[0]);
+    let (first, variant) = (&cells[0], &experiment.axes.variants[0]);
     let plain = |cell: &CellSpec| CellSpec { variant: variant.clone(), ..cell.clone() };
-    let reference = |cell: &CellSpec| CellSpec { backend: backend.clone(), mode, ..plain(cell) };
+    let reference = |cell: &CellSpec| CellSpec {
+        backend: first.backend.clone(),
+        mode: first.mode,
+        tuning_cache: first.tuning_cache,
+        repeat: 0,
+        ..plain(cell)
+    };
     let wanted = cells.iter().map(reference).enumerate().chain(cells.iter().map(plain).enumerate());
     let mut pairs: Vec<Pair> = Vec::new();
     for (candidate, wanted) in wanted {
@@ -142,7 +174,7 @@ pub fn verifications<'a>(
     let smallest = |sizes: &[usize]| sizes.iter().min().copied().unwrap_or(1);
     let mut verifications: Vec<VerifySpec> = Vec::new();
     for cell in cells {
-        let name = cell.backend.split(':').next().unwrap_or_default();
+        let name = backend_name(&cell.backend);
         let usual = Tolerance::of(cell.precision, available.tf32.iter().any(|coarse| coarse == name));
         let verification = VerifySpec {
             backend: cell.backend.clone(),

@@ -21,6 +21,8 @@ pub struct Available {
     pub external: Vec<String>,
     /// Backends that round single-precision products to TF32.
     pub tf32: Vec<String>,
+    /// Backends that tune their kernels.
+    pub tuned: Vec<String>,
     /// Model families and the variants of each.
     pub families: Vec<(String, Vec<String>)>,
 }
@@ -49,7 +51,7 @@ pub struct Plan {
 pub fn plan(experiment: &Experiment, available: &Available) -> Result<Plan, PlanError> {
     let backends = axes::backends(experiment, available)?;
     axes::check_variants(experiment, available)?;
-    let cells = axes::cells(experiment, &backends)?;
+    let cells = axes::cells(experiment, available, &backends)?;
     let pairs = axes::pairs(experiment, &cells);
     let compared = |pair: &Pair| [&cells[pair.baseline], &cells[pair.candidate]];
     let compared: Vec<&CellSpec> = pairs.iter().flat_map(compared).collect();

@@ -1,8 +1,7 @@
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use super::{GenerationFigures, StepFigures};
+use super::{GenerationFigures, StepFigures, TuningRecord, Warmup};
+use crate::runner::Collected;
 use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observation, Workload, Workloads};
 
 /// What was observed of one workload, and the figures derived from it.
@@ -46,6 +45,21 @@ impl WorkloadRecords {
         records
     }
 
+    /// Whole steps of each workload that is here.
+    pub(super) fn totals(&self) -> Vec<Total<'_>> {
+        fn step(workload: Workload, record: &WorkloadRecord<StepFigures>) -> Total<'_> {
+            let StepFigures { wall_clock_time: times, warmup, .. } = &record.figures;
+            Total { workload, mean_ms: times.mean_ms, std_ms: times.std_ms, warmup }
+        }
+        fn generation(record: &WorkloadRecord<GenerationFigures>) -> Total<'_> {
+            let GenerationFigures { total_generation: times, warmup, .. } = &record.figures;
+            Total { workload: Workload::Generation, mean_ms: times.mean_ms, std_ms: times.std_ms, warmup }
+        }
+        let training = self.training.iter().map(|record| step(Workload::Training, record));
+        let inference = self.inference.iter().map(|record| step(Workload::Inference, record));
+        training.chain(inference).chain(self.generation.iter().map(generation)).collect()
+    }
+
     /// The workloads that were asked for and are not here.
     fn missing(&self, asked: &Workloads) -> Vec<Workload> {
         let states = [
@@ -55,6 +69,14 @@ impl WorkloadRecords {
         ];
         states.into_iter().filter(|(_, asked, here)| *asked && !here).map(|(workload, ..)| workload).collect()
     }
+}
+
+/// Whole steps of a workload; generation's are whole iterations.
+pub(super) struct Total<'a> {
+    pub workload: Workload,
+    pub mean_ms: Option<f64>,
+    pub std_ms: Option<f64>,
+    pub warmup: &'a Warmup,
 }
 
 /// How a cell ended.
@@ -88,27 +110,32 @@ pub struct CellRecord {
     pub device: Option<DeviceReport>,
     /// What of the request was put into effect, if the device was opened.
     pub applied: Option<Applied>,
+    /// What was tuned and compiled, if the backend does either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<TuningRecord>,
     /// How it ended.
     pub outcome: CellOutcome,
 }
 
 impl CellRecord {
     /// Derives every figure; a cell that claims success without all its workloads is recorded as a failure.
-    pub fn new(
-        spec: CellSpec,
-        duration: Duration,
-        device: Option<DeviceReport>,
-        applied: Option<Applied>,
-        observations: Vec<Observation>,
-        failure: Option<Failure>,
-    ) -> Self {
-        let workloads = WorkloadRecords::of(observations);
-        let failure = failure.or_else(|| incomplete(&workloads.missing(&spec.workloads)));
+    pub fn new(spec: CellSpec, done: Collected) -> Self {
+        let tuning = done.tuning.map(|events| TuningRecord::new(events, &done.observations));
+        let workloads = WorkloadRecords::of(done.observations);
+        let failure = done.failure.or_else(|| incomplete(&workloads.missing(&spec.workloads)));
         let outcome = match failure {
             Some(failure) => CellOutcome::Failed { failure, workloads },
             None => CellOutcome::Measured { workloads },
         };
-        Self { id: spec.id(), spec, duration_s: duration.as_secs_f64(), device, applied, outcome }
+        Self {
+            id: spec.id(),
+            spec,
+            duration_s: done.duration.as_secs_f64(),
+            device: done.device,
+            applied: done.applied,
+            tuning,
+            outcome,
+        }
     }
 
     /// The completed workloads, whether or not the cell as a whole was.

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::{Execution, MemoryGrowth, Warmup};
 use crate::spec::{Figure, MemoryObservation, Observation};
 use crate::stats::{Sample, Summary};
 
@@ -74,6 +75,12 @@ pub struct Memory {
     pub start_mb: Option<f64>,
     /// In use after the workload's model and inputs were dropped.
     pub after_release_mb: Option<f64>,
+    /// What the driver says the process holds at that moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_mb: Option<f64>,
+    /// Whether what is in use grows from sample to sample.
+    #[serde(default)]
+    pub growth: MemoryGrowth,
     /// Where `peak_mb` comes from; only figures of one source can be compared.
     pub source: Option<String>,
     /// Where `reserved_mb` comes from.
@@ -85,7 +92,8 @@ pub struct Memory {
 
 impl Memory {
     /// Converts every figure of the observation.
-    pub fn of(memory: &MemoryObservation) -> Self {
+    pub fn of(observation: &Observation) -> Self {
+        let memory = &observation.memory;
         let megabytes = |figure: &Figure| figure.bytes.map(|bytes| bytes as f64 / BYTES_PER_MB);
         Self {
             peak_mb: megabytes(&memory.peak),
@@ -93,6 +101,8 @@ impl Memory {
             reserved_mb: megabytes(&memory.reserved),
             start_mb: megabytes(&memory.start),
             after_release_mb: megabytes(&memory.after_release),
+            driver_mb: observation.driver_memory.as_ref().and_then(megabytes),
+            growth: MemoryGrowth::of(&observation.memory_by_step),
             source: Some(memory.peak.source.clone()),
             reserved_source: Some(memory.reserved.source.clone()),
             reason: reasons_for_gaps(memory),
@@ -160,41 +170,6 @@ impl Throughput {
     }
 }
 
-/// The steps before the first sample.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Warmup {
-    /// How many.
-    pub steps: usize,
-    /// Wall clock of the very first step, in milliseconds.
-    pub first_step_ms: Option<f64>,
-    /// Wall clock of all of them: `sum(t)`, in milliseconds.
-    pub total_ms: Option<f64>,
-    /// Why the figures are null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-impl Warmup {
-    /// Describes the warm-up curve.
-    pub fn of(warmup_ns: &[u64]) -> Self {
-        let Some(&first) = warmup_ns.first() else {
-            return Self::missing("no warm-up step was asked for");
-        };
-        let total_ns: f64 = warmup_ns.iter().map(|&time| time as f64).sum();
-        Self {
-            steps: warmup_ns.len(),
-            first_step_ms: Some(first as f64 / NS_PER_MS),
-            total_ms: Some(total_ns / NS_PER_MS),
-            reason: None,
-        }
-    }
-
-    /// No figures, and why.
-    pub fn missing(reason: impl Into<String>) -> Self {
-        Self { reason: Some(reason.into()), ..Self::default() }
-    }
-}
-
 const NO_SAMPLES: &str = "no sample was taken";
 
 /// Derived figures of training or inference.
@@ -211,6 +186,8 @@ pub struct StepFigures {
     pub throughput: Throughput,
     /// The steps before.
     pub warmup: Warmup,
+    /// How a step ran on the device.
+    pub execution: Execution,
 }
 
 impl StepFigures {
@@ -221,8 +198,9 @@ impl StepFigures {
             throughput: Throughput::of(observation, &wall_clock_time),
             wall_clock_time,
             optimizer_time: observation.optimizer_ns.as_ref().map(|times| Times::of(times.iter().copied(), NO_SAMPLES)),
-            memory: Memory::of(&observation.memory),
-            warmup: Warmup::of(&observation.warmup_ns),
+            memory: Memory::of(observation),
+            warmup: Warmup::of(observation),
+            execution: Execution::of(observation),
         }
     }
 
@@ -234,6 +212,7 @@ impl StepFigures {
             memory: Memory::missing(reason),
             throughput: Throughput::missing(reason),
             warmup: Warmup::missing(reason),
+            execution: Execution::missing(reason),
         }
     }
 }
@@ -287,6 +266,8 @@ pub struct GenerationFigures {
     pub throughput: Throughput,
     /// The iterations before.
     pub warmup: Warmup,
+    /// How an iteration ran on the device.
+    pub execution: Execution,
 }
 
 impl GenerationFigures {
@@ -306,9 +287,10 @@ impl GenerationFigures {
             first_token_latency,
             per_token_latency,
             total_generation: TotalGeneration::of(&total, Some(observation.tokens_per_sample)),
-            memory: Memory::of(&observation.memory),
+            memory: Memory::of(observation),
             throughput: Throughput::of(observation, &total),
-            warmup: Warmup::of(&observation.warmup_ns),
+            warmup: Warmup::of(observation),
+            execution: Execution::of(observation),
         }
     }
 
@@ -321,6 +303,7 @@ impl GenerationFigures {
             memory: Memory::missing(reason),
             throughput: Throughput::missing(reason),
             warmup: Warmup::missing(reason),
+            execution: Execution::missing(reason),
         }
     }
 }

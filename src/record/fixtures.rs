@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{CellRecord, Environment, GatePolicy, GateRecord, Results, Setup, Versions};
 use crate::config::Experiment;
 use crate::plan::{Available, plan};
+use crate::runner::Collected;
 use crate::spec::{
     Applied, Check, DeviceReport, Failure, FailureKind, Figure, GenerationSeries, MemoryObservation, Mode, Observation,
     Precision, VerifyReport, Workload,
@@ -23,6 +24,7 @@ fn available(experiment: &Experiment) -> Available {
         backends: vec!["flex".to_owned()],
         external: Vec::new(),
         tf32: Vec::new(),
+        tuned: Vec::new(),
         families: vec![("decoder".to_owned(), experiment.axes.variants.clone())],
     }
 }
@@ -93,14 +95,11 @@ pub(crate) fn observations(step_ms: u64, peak_mb: u64) -> Vec<Observation> {
         after_release: read(1),
     };
     let step = |workload| Observation {
-        workload,
         warmup_ns: vec![5 * step_ms * MS, step_ms * MS],
         samples_ns: vec![step_ms * MS - MS, step_ms * MS + MS],
-        optimizer_ns: None,
-        generation: None,
         sequences_per_sample: 2,
         tokens_per_sample: 1024,
-        memory: memory.clone(),
+        ..Observation::new(workload, memory.clone())
     };
     let generation = GenerationSeries {
         first_token_ns: vec![step_ms * MS; 2],
@@ -138,7 +137,15 @@ pub(crate) fn record(
         notes: Vec::new(),
     };
     let spec = results.plan[index].clone();
-    CellRecord::new(spec, Duration::from_secs(9), Some(device), Some(applied), observed, failure)
+    let done = Collected {
+        device: Some(device),
+        applied: Some(applied),
+        observations: observed,
+        duration: Duration::from_secs(9),
+        failure,
+        ..Collected::default()
+    };
+    CellRecord::new(spec, done)
 }
 
 /// Baseline and optimised model measured, the third cell crashed after training.

@@ -8,6 +8,7 @@ mod cell;
 mod classic;
 mod comparison;
 mod environment;
+mod execution;
 mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -16,11 +17,14 @@ mod results;
 pub mod store;
 #[cfg(test)]
 mod tests;
+mod tuning;
 
 pub use cell::{CellOutcome, CellRecord, WorkloadRecord, WorkloadRecords};
 pub use classic::{ClassicConfig, ClassicModel};
 pub use comparison::{Comparison, GenerationComparison, PairRecord, StepComparison};
 pub use environment::{Environment, Versions};
-pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration, Warmup};
+pub use execution::{Execution, MemoryGrowth, Warmup};
+pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
 pub use gate::{GateOutcome, GatePolicy, GateRecord};
 pub use results::{Results, SCHEMA_VERSION, Setup};
+pub use tuning::{BreakEven, TuningRecord, TuningSpread};

@@ -4,8 +4,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::gate::judge;
+use super::tuning::{break_evens, tuning_spreads};
 use super::{
-    CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord, PairRecord,
+    BreakEven, CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord,
+    PairRecord, TuningSpread,
 };
 use crate::spec::CellSpec;
 
@@ -58,6 +60,12 @@ pub struct Results {
     pub gates: Vec<GateRecord>,
     /// Every pair of the plan.
     pub comparisons: Vec<PairRecord>,
+    /// When fusion and tuning have paid for themselves, for every cell whose `no-compile` twin was measured.
+    #[serde(default)]
+    pub break_evens: Vec<BreakEven>,
+    /// How far tunings of repeated cold cells lie apart.
+    #[serde(default)]
+    pub tuning_spreads: Vec<TuningSpread>,
     /// Every cell of the plan, run or not, in order.
     pub plan: Vec<CellSpec>,
     /// The cells that have been run, in the order of the plan.
@@ -85,6 +93,8 @@ impl Results {
             gate_policy,
             gates: Vec::new(),
             comparisons: pairs.iter().map(|&(baseline, candidate)| pair(&plan[baseline], &plan[candidate])).collect(),
+            break_evens: Vec::new(),
+            tuning_spreads: Vec::new(),
             plan,
             cells: Vec::new(),
         };
@@ -136,6 +146,8 @@ impl Results {
 
     /// Computes everything that follows from the cells and the gates.
     fn derive(&mut self) {
+        self.break_evens = break_evens(&self.cells);
+        self.tuning_spreads = tuning_spreads(&self.cells);
         let planned: HashMap<String, &CellSpec> = self.plan.iter().map(|cell| (cell.id(), cell)).collect();
         let view = |id: &str| planned.get(id).map(|cell| (*cell, ClassicModel::of(cell, self.cell(id))));
         let mut first = None;

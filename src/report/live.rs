@@ -109,6 +109,11 @@ fn described(event: &Event) -> Option<String> {
         Event::Progress { workload, phase, step, steps, step_ns } => {
             Some(format!("{workload}: {phase} {step}/{steps}, {}", time(*step_ns as f64 / 1e6)))
         }
-        Event::Found { .. } | Event::Observed(_) | Event::Verified(_) | Event::Finished | Event::Failed(_) => None,
+        Event::Found { .. }
+        | Event::Observed(_)
+        | Event::Tuned(_)
+        | Event::Verified(_)
+        | Event::Finished
+        | Event::Failed(_) => None,
     }
 }

@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use burnmark_backend_api::{Capabilities, FoundDevice};
+use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
 
 use crate::spec::{Applied, DeviceReport, Event, Failure, Job, Observation, VerifyReport};
 
@@ -48,6 +48,8 @@ pub struct Collected {
     pub applied: Option<Applied>,
     /// The workloads that were completed, in their order, even if the job failed later.
     pub observations: Vec<Observation>,
+    /// What was tuned and compiled, if the backend does either.
+    pub tuning: Option<TuningEvents>,
     /// The verification, if that was the job.
     pub verification: Option<VerifyReport>,
     /// The devices and what can be done on them, if that was the job.
@@ -67,6 +69,7 @@ impl Collected {
                 self.applied = Some(applied);
             }
             Event::Observed(observation) => self.observations.push(observation),
+            Event::Tuned(events) => self.tuning = Some(events),
             Event::Verified(report) => self.verification = Some(report),
             Event::Found { devices, capabilities } => self.found = Some((devices, capabilities)),
             Event::Failed(failure) => self.failure = Some(failure),

@@ -2,15 +2,17 @@
 
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Figure, Job, MemoryObservation, Mode, ModelConfig, Observation, Phase,
-    Precision, StepSpec, Workload, Workloads,
+    Precision, StepSpec, TuningCache, Workload, Workloads,
 };
 
 pub(super) fn job() -> Job {
-    Job::Measure(CellSpec {
+    let cell = CellSpec {
         backend: "flex".to_owned(),
         family: "decoder".to_owned(),
         variant: "default".to_owned(),
         mode: Mode::Default,
+        tuning_cache: TuningCache::Kept,
+        repeat: 0,
         precision: Precision::F32,
         batch_size: 2,
         seq_length: 16,
@@ -20,7 +22,8 @@ pub(super) fn job() -> Job {
             ..Workloads::default()
         },
         seed: 7,
-    })
+    };
+    Job::Measure { cell, cache: None }
 }
 
 pub(super) fn opened() -> Event {
@@ -42,21 +45,19 @@ pub(super) fn opened() -> Event {
 
 pub(super) fn observation() -> Observation {
     let figure = Figure::read(1 << 20, "counting allocator");
+    let memory = MemoryObservation {
+        start: figure.clone(),
+        peak: figure.clone(),
+        current: figure.clone(),
+        reserved: figure.clone(),
+        after_release: figure,
+    };
     Observation {
-        workload: Workload::Inference,
         warmup_ns: vec![30],
         samples_ns: vec![10, 11],
-        optimizer_ns: None,
-        generation: None,
         sequences_per_sample: 2,
         tokens_per_sample: 32,
-        memory: MemoryObservation {
-            start: figure.clone(),
-            peak: figure.clone(),
-            current: figure.clone(),
-            reserved: figure.clone(),
-            after_release: figure,
-        },
+        ..Observation::new(Workload::Inference, memory)
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Stage {
     Running { workload: Workload, phase: Phase, step: usize, steps: usize },
     /// This workload is complete.
     Observed(Workload),
+    /// What was tuned is told.
+    Tuned,
     /// The verification is complete.
     Verified,
     /// The devices were listed.
@@ -44,6 +46,7 @@ impl Stage {
             Event::PhaseStarted { workload, phase, steps } => Self::Running { workload, phase, step: 0, steps },
             Event::Progress { workload, phase, step, steps, .. } => Self::Running { workload, phase, step, steps },
             Event::Observed(ref observation) => Self::Observed(observation.workload),
+            Event::Tuned(_) => Self::Tuned,
             Event::Verified(_) => Self::Verified,
             Event::Found { .. } => Self::Found,
             Event::Finished => Self::Finished,
@@ -64,6 +67,7 @@ impl fmt::Display for Stage {
                 write!(f, "in {workload} ({phase}), {step} of {steps} steps reported")
             }
             Self::Observed(workload) => write!(f, "after {workload}"),
+            Self::Tuned => f.write_str("after the last workload"),
             Self::Verified => f.write_str("after the verification"),
             Self::Found => f.write_str("after the devices were listed"),
             Self::Finished => f.write_str("after the job was finished"),

@@ -53,6 +53,32 @@ impl fmt::Display for Mode {
     }
 }
 
+/// What a process finds of kernels that earlier processes tuned and compiled, and what it leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TuningCache {
+    /// burnmark's own cache, kept from run to run.
+    #[default]
+    Kept,
+    /// A cache of the cell's own, empty at first.
+    Cold,
+    /// A cache of the cell's own, filled before by a process that did the same work.
+    Warm,
+    /// No cache: nothing is found and nothing is left.
+    Off,
+}
+
+impl fmt::Display for TuningCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kept => "kept",
+            Self::Cold => "cold",
+            Self::Warm => "warm",
+            Self::Off => "off",
+        })
+    }
+}
+
 /// Element type of weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -139,6 +165,12 @@ pub struct CellSpec {
     pub variant: String,
     /// Execution mode asked for.
     pub mode: Mode,
+    /// What the process finds of earlier tuning.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tuning_cache: TuningCache,
+    /// Which repetition of a cold cell it is, from 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub repeat: usize,
     /// Element type asked for.
     pub precision: Precision,
     /// Sequences per training and inference step.
@@ -166,11 +198,20 @@ impl CellSpec {
     /// The axes in words, without the digest.
     #[must_use]
     pub fn label(&self) -> String {
+        let repeat = if self.repeat == 0 { String::new() } else { format!("#{}", self.repeat + 1) };
+        let cache = match self.tuning_cache {
+            TuningCache::Kept => String::new(),
+            cache => format!("/{cache}{repeat}"),
+        };
         format!(
-            "{}/{}/{}/{}/b{}s{}",
+            "{}/{}/{}{cache}/{}/b{}s{}",
             self.backend, self.variant, self.mode, self.precision, self.batch_size, self.seq_length
         )
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// FNV-1a folded to 32 bits: stable between builds, which `std`'s hasher does not promise.

@@ -1,8 +1,9 @@
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use burnmark_backend_api::{Capabilities, FoundDevice};
+use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
 
 use super::{CellSpec, Mode, Observation, Precision, VerifyReport, VerifySpec, Workload};
 
@@ -11,9 +12,21 @@ use super::{CellSpec, Mode, Observation, Precision, VerifyReport, VerifySpec, Wo
 #[serde(tag = "job", rename_all = "snake_case")]
 pub enum Job {
     /// Measure one cell.
-    Measure(CellSpec),
+    Measure {
+        /// The cell.
+        #[serde(flatten)]
+        cell: CellSpec,
+        /// Folder of what tuning finds and leaves; `None` is the backend's own place.
+        cache: Option<PathBuf>,
+    },
     /// Prove the numbers.
-    Verify(VerifySpec),
+    Verify {
+        /// What is proven.
+        #[serde(flatten)]
+        gate: VerifySpec,
+        /// Folder of what tuning finds and leaves; `None` is the backend's own place.
+        cache: Option<PathBuf>,
+    },
     /// List a backend's devices.
     Devices {
         /// The backend.
@@ -26,8 +39,8 @@ impl Job {
     #[must_use]
     pub fn backend(&self) -> &str {
         match self {
-            Self::Measure(spec) => &spec.backend,
-            Self::Verify(spec) => &spec.backend,
+            Self::Measure { cell, .. } => &cell.backend,
+            Self::Verify { gate, .. } => &gate.backend,
             Self::Devices { backend } => backend,
         }
     }
@@ -119,6 +132,8 @@ pub enum Event {
         /// What the backend can do on them.
         capabilities: Capabilities,
     },
+    /// What was tuned and compiled; after the last workload.
+    Tuned(TuningEvents),
     /// A workload is complete.
     Observed(Observation),
     /// A verification is complete.

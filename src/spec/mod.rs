@@ -9,8 +9,13 @@ mod model;
 mod observation;
 mod verification;
 
-pub use cell::{CellSpec, GenerationSpec, Mode, Optimizer, Precision, StepSpec, TrainingSpec, Workload, Workloads};
+pub use cell::{
+    CellSpec, GenerationSpec, Mode, Optimizer, Precision, StepSpec, TrainingSpec, TuningCache, Workload, Workloads,
+};
 pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;
-pub use observation::{Figure, GenerationSeries, MemoryObservation, Observation};
+pub use observation::{
+    DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PhaseMemory, Reading,
+    StepLaunches,
+};
 pub use verification::{Check, Tolerance, VerifyReport, VerifySpec};

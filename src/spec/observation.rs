@@ -1,3 +1,4 @@
+use burnmark_backend_api::KernelUse;
 use serde::{Deserialize, Serialize};
 
 use super::Workload;
@@ -43,6 +44,85 @@ pub struct MemoryObservation {
     pub after_release: Figure,
 }
 
+/// Part of a step whose memory is read apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryPhase {
+    /// The model, before any step.
+    Weights,
+    /// Forward pass, its activations kept where a backward pass follows.
+    Forward,
+    /// Backward pass.
+    Backward,
+    /// Optimiser step.
+    Optimizer,
+    /// A prompt into the key-value cache.
+    Prefill,
+    /// All later tokens.
+    Decode,
+}
+
+/// Memory at the end of one part of a step, which ran once more after the samples.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseMemory {
+    /// The part.
+    pub phase: MemoryPhase,
+    /// Most in use during it.
+    pub peak: Figure,
+    /// In use at its end, its results alive.
+    pub current: Figure,
+}
+
+/// The same step on the device's clock and on the host's, from steps that ran after the samples.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceClock {
+    /// Time on the device, a step an entry; the device may idle within it while it waits for the host.
+    pub device_ns: Vec<u64>,
+    /// Wall clock of the same steps.
+    pub wall_ns: Vec<u64>,
+}
+
+/// The kernels of one step, which ran once more after the samples; for generation of one iteration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLaunches {
+    /// Every kernel, those that took longest first.
+    pub kernels: Vec<KernelUse>,
+}
+
+/// A reading, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reading<T> {
+    /// It.
+    Read(T),
+    /// Why not.
+    Missing {
+        /// The reason.
+        reason: String,
+    },
+}
+
+impl<T> Reading<T> {
+    /// Why there is none.
+    pub fn missing(reason: impl Into<String>) -> Self {
+        Self::Missing { reason: reason.into() }
+    }
+
+    /// The reading, if there is one.
+    pub fn value(&self) -> Option<&T> {
+        match self {
+            Self::Read(value) => Some(value),
+            Self::Missing { .. } => None,
+        }
+    }
+}
+
+impl<T> Default for Reading<T> {
+    fn default() -> Self {
+        Self::missing("the child reported none")
+    }
+}
+
 /// The two clocks of generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationSeries {
@@ -61,6 +141,12 @@ pub struct Observation {
     pub warmup_ns: Vec<u64>,
     /// Wall clock of every sample; for generation the whole iteration.
     pub samples_ns: Vec<u64>,
+    /// When each warm-up step began, on the time axis of the tuning events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warmup_at_ns: Vec<u64>,
+    /// When each sample began, on the time axis of the tuning events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples_at_ns: Vec<u64>,
     /// Wall clock of the optimiser's part of each sample, if there is an optimiser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer_ns: Option<Vec<u64>>,
@@ -73,4 +159,43 @@ pub struct Observation {
     pub tokens_per_sample: usize,
     /// Memory.
     pub memory: MemoryObservation,
+    /// Memory in use after each sample, in bytes.
+    #[serde(default)]
+    pub memory_by_step: Reading<Vec<u64>>,
+    /// Memory by part of a step.
+    #[serde(default)]
+    pub memory_by_phase: Vec<PhaseMemory>,
+    /// What the driver says the process holds at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_memory: Option<Figure>,
+    /// The device's own clock.
+    #[serde(default)]
+    pub device_clock: Reading<DeviceClock>,
+    /// The kernels of one step.
+    #[serde(default)]
+    pub launches: Reading<StepLaunches>,
+}
+
+impl Observation {
+    /// An observation of nothing but memory.
+    #[must_use]
+    pub fn new(workload: Workload, memory: MemoryObservation) -> Self {
+        Self {
+            workload,
+            warmup_ns: Vec::new(),
+            samples_ns: Vec::new(),
+            warmup_at_ns: Vec::new(),
+            samples_at_ns: Vec::new(),
+            optimizer_ns: None,
+            generation: None,
+            sequences_per_sample: 0,
+            tokens_per_sample: 0,
+            memory,
+            memory_by_step: Reading::default(),
+            memory_by_phase: Vec::new(),
+            driver_memory: None,
+            device_clock: Reading::default(),
+            launches: Reading::default(),
+        }
+    }
 }

@@ -1,10 +1,14 @@
 //! The one trait every burnmark backend implements, and what it speaks of. The runner knows nothing else of a backend.
 
+mod tuning;
+
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use tuning::{CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch};
 
 /// Why a device could not be opened.
 #[derive(Debug, Error)]
@@ -89,6 +93,8 @@ pub struct Setup {
     pub autotune: Autotune,
     /// Folder for what tuning and compiling leave; `None` is the backend's own place.
     pub cache: Option<PathBuf>,
+    /// Whether answers of earlier processes are used and those of this one kept.
+    pub keep_answers: bool,
 }
 
 /// A device as `burnmark devices` shows it.
@@ -120,6 +126,23 @@ pub trait Backend: Sync {
     /// Puts a setup into effect; before the first device opens.
     fn configure(&self, setup: &Setup) {
         let _ = setup;
+    }
+
+    /// Watches what this process tunes and compiles from now on, if the backend does either; after the device is open.
+    fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
+        None
+    }
+
+    /// Counts the kernels that are launched until the watch is asked for them, if the backend can tell.
+    fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
+        None
+    }
+
+    /// Memory of the device that this process holds as its driver counts it, in bytes, with the name of the source; or
+    /// why there is no such figure.
+    fn driver_memory(&self, device: &Device) -> Option<(&'static str, Result<u64, String>)> {
+        let _ = device;
+        None
     }
 
     /// Opens a device; `device` is what stands behind the colon in `cuda:0`, empty if nothing does.

@@ -1,5 +1,7 @@
 //! What burnmark's adapters for CubeCL devices share: settings, memory pools, names.
 
+mod tuning;
+
 use burn::BurnConfig;
 use burn::tensor::Device;
 use burnmark_backend_api::{
@@ -9,6 +11,8 @@ use cubecl::config::CubeClRuntimeConfig;
 use cubecl::config::autotune::AutotuneLevel;
 use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
+
+pub use tuning::{Launches, Watch, known};
 
 /// Every CubeCL device fuses and tunes; whether its matrix units take single precision as TF32 depends on the runtime.
 #[must_use]
@@ -31,6 +35,8 @@ pub fn configure(setup: &Setup) {
         Autotune::Balanced => AutotuneLevel::Balanced,
         Autotune::Full => AutotuneLevel::Full,
     };
+    cube.autotune.disable_cache = !setup.keep_answers;
+    cube.compilation.cache = setup.keep_answers;
     if let Some(folder) = &setup.cache {
         cube.environment.path = CacheConfig::Directory(folder.clone());
     }

@@ -1,7 +1,9 @@
 //! burnmark's adapter for Burn's wgpu backend: Vulkan, Metal, or whatever graphics interface the machine has.
 
 use burn::tensor::{Device, DeviceType};
-use burnmark_backend_api::{Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, Setup};
+use burnmark_backend_api::{
+    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningWatch,
+};
 use burnmark_backend_cubecl as cube;
 
 /// One graphics interface. Its devices are numbered as it lists them, discrete graphics processors first.
@@ -55,6 +57,14 @@ impl Backend for Wgpu {
 
     fn configure(&self, setup: &Setup) {
         cube::configure(setup);
+    }
+
+    fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
+        Some(Box::new(cube::Watch::new()))
+    }
+
+    fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
+        Some(Box::new(cube::Launches::new()))
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {

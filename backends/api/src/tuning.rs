@@ -1,0 +1,85 @@
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a cell's time axis begins: the moment its device was open.
+pub type Origin = Instant;
+
+/// One candidate's run within a tune.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Name of the candidate.
+    pub name: String,
+    /// Compiling and timing it, in nanoseconds.
+    pub wall_ns: u64,
+}
+
+/// One question that was tuned: candidates were timed, the fastest is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunedKey {
+    /// When it began, in nanoseconds since the device was open.
+    pub at_ns: u64,
+    /// From the question to its answer, in nanoseconds; compiling the candidates is part of it.
+    pub wall_ns: u64,
+    /// Operation it is for.
+    pub table: String,
+    /// The question: shapes, types, layouts.
+    pub key: String,
+    /// The candidate that is used from then on.
+    pub winner: String,
+    /// Candidates there are.
+    pub candidates: usize,
+    /// Those that were run, in order.
+    pub trials: Vec<Trial>,
+    /// Whether the answer was kept for later processes.
+    pub stored: bool,
+}
+
+/// One kernel that was made ready to launch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompiledKernel {
+    /// When it began, in nanoseconds since the device was open.
+    pub at_ns: u64,
+    /// What it took, in nanoseconds.
+    pub wall_ns: u64,
+    /// Name of the kernel.
+    pub kernel: String,
+    /// Whether it came from an earlier process instead of the compiler.
+    pub loaded: bool,
+}
+
+/// What a process tuned and compiled, in the order it happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TuningEvents {
+    /// Answers that were there when the device was opened.
+    pub known_at_start: usize,
+    /// Questions tuned.
+    pub tuned: Vec<TunedKey>,
+    /// Kernels made ready.
+    pub compiled: Vec<CompiledKernel>,
+}
+
+/// Watches what a process tunes and compiles.
+pub trait TuningWatch {
+    /// Everything so far, on the time axis that begins at `origin`; or why it cannot be told.
+    fn events(&self, origin: Origin) -> Result<TuningEvents, String>;
+}
+
+/// The launches of one kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelUse {
+    /// Name of the kernel.
+    pub kernel: String,
+    /// How often it was launched.
+    pub launches: u64,
+    /// Device time of all launches, in nanoseconds, where the device has a clock.
+    pub device_ns: Option<u64>,
+    /// Whether the fusion engine put it together.
+    pub fused: bool,
+}
+
+/// Counts kernel launches for as long as it lives.
+pub trait LaunchWatch {
+    /// The kernels launched so far, those that took longest first; the device must have finished.
+    fn kernels(&self) -> Vec<KernelUse>;
+}

@@ -1,0 +1,257 @@
+//! What CubeCL's environment records of tuning and compiling, and its launches.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use burnmark_backend_api::{
+    CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch,
+};
+use cubecl::config::{TypeNameFormatLevel, type_name_format};
+use cubecl_environment::future::block_on;
+use cubecl_environment::persistence::Database;
+use cubecl_environment::records::{self, Record, RecordEffect, Records, Stamp};
+use cubecl_runtime::logging::TimingRequest;
+use cubecl_runtime::logging::{Duration as Length, LaunchObservation, LaunchObserver, ProfileDuration, TimingMethod};
+use serde::{Deserialize, Serialize};
+
+/// Namespaces of tuned answers begin so.
+const ANSWERS: &str = "autotune";
+
+/// Watches this process's session of the active environment.
+pub struct Watch {
+    /// When the session began.
+    began: Option<(Stamp, Instant)>,
+    known_at_start: usize,
+}
+
+/// Says that a watch began; as a change, so that the session is kept even if it tunes and compiles nothing.
+#[derive(Serialize, Deserialize)]
+struct WatchBegan {}
+
+impl Record for WatchBegan {
+    const KIND: &'static str = "burnmark";
+}
+
+/// What is read of CubeCL's `TuneRecord`, whatever its key is.
+#[derive(Deserialize)]
+struct Tuned {
+    table: String,
+    entry: Entry,
+    winner: usize,
+    trials: Vec<RecordedTrial>,
+    wall: Duration,
+    stored: bool,
+    #[serde(default)]
+    plan: Vec<Planned>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    key: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct RecordedTrial {
+    name: String,
+    wall: Duration,
+}
+
+#[derive(Deserialize)]
+struct Planned {
+    name: String,
+    index: usize,
+}
+
+impl Record for Tuned {
+    const KIND: &'static str = "autotune";
+}
+
+/// What is read of CubeCL's `CompilationRecord`.
+#[derive(Deserialize)]
+struct Compiled {
+    kernel: String,
+    outcome: String,
+    duration: Duration,
+}
+
+impl Record for Compiled {
+    const KIND: &'static str = "compilation";
+}
+
+impl Watch {
+    /// Begins; the environment must be active, which it is once a device is open.
+    #[must_use]
+    pub fn new() -> Self {
+        let known_at_start = Database::open_active().map_or(0, |database| known(&database));
+        let stamp = records::write(RecordEffect::Changed, &WatchBegan {});
+        Self { began: stamp.map(|stamp| (stamp, Instant::now())), known_at_start }
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TuningWatch for Watch {
+    fn events(&self, origin: Origin) -> Result<TuningEvents, String> {
+        let (ours, now) = self.began.ok_or("CubeCL's environment records nothing, or its folder cannot be written")?;
+        let database = Database::open_active().ok_or("CubeCL's environment cannot be read")?;
+        let records = Records::new(&database);
+        // Offsets count from the session's start; ours count from `origin`.
+        let start = now.checked_sub(ours.offset).unwrap_or(now);
+        let at = |stamp: Stamp| nanoseconds((start + stamp.offset).saturating_duration_since(origin));
+        let tuned = records.read::<Tuned>().into_iter().filter(|record| record.stamp.session == ours.session);
+        let compiled = records.read::<Compiled>().into_iter().filter(|record| record.stamp.session == ours.session);
+        Ok(TuningEvents {
+            known_at_start: self.known_at_start,
+            tuned: tuned.map(|record| record.record.told(at(record.stamp))).collect(),
+            compiled: compiled.map(|record| record.record.told(at(record.stamp))).collect(),
+        })
+    }
+}
+
+impl Tuned {
+    fn told(self, at_ns: u64) -> TunedKey {
+        let winner = self.plan.iter().find(|candidate| candidate.index == self.winner);
+        TunedKey {
+            at_ns,
+            wall_ns: nanoseconds(self.wall),
+            table: self.table,
+            key: self.entry.key.to_string(),
+            winner: winner.map_or_else(|| format!("candidate {}", self.winner), |winner| winner.name.clone()),
+            candidates: self.plan.len().max(self.trials.len()),
+            trials: self.trials.into_iter().map(|t| Trial { name: t.name, wall_ns: nanoseconds(t.wall) }).collect(),
+            stored: self.stored,
+        }
+    }
+}
+
+impl Compiled {
+    fn told(self, at_ns: u64) -> CompiledKernel {
+        CompiledKernel {
+            at_ns,
+            wall_ns: nanoseconds(self.duration),
+            kernel: short(&self.kernel),
+            loaded: self.outcome != "Compiled",
+        }
+    }
+}
+
+/// Answers an environment holds.
+#[must_use]
+pub fn known(database: &Database) -> usize {
+    let tables = database.namespaces().into_iter().filter(|name| name.starts_with(ANSWERS));
+    tables
+        .map(|table| {
+            let mut count = 0;
+            database.scan(&table, &mut |_, _| count += 1);
+            count
+        })
+        .sum()
+}
+
+fn short(kernel: &str) -> String {
+    type_name_format(kernel, TypeNameFormatLevel::Balanced)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Counts launches and keeps each one's time on the device, to be read when the work is over.
+pub struct Launches {
+    log: Arc<Log>,
+    _observation: LaunchObservation,
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<Launch>>);
+
+struct Launch {
+    kernel: &'static str,
+    time: Option<Time>,
+}
+
+enum Time {
+    Unread(ProfileDuration),
+    Read(Duration),
+}
+
+impl Log {
+    fn timed(&self, kernel: &'static str, time: Time) {
+        let mut launches = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(launch) = launches.iter_mut().rev().find(|launch| launch.kernel == kernel && launch.time.is_none())
+        {
+            launch.time = Some(time);
+        }
+    }
+}
+
+impl LaunchObserver for Log {
+    fn launched(&self, kernel: &'static str) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Launch { kernel, time: None });
+    }
+
+    fn timing(&self) -> TimingRequest {
+        TimingRequest::Deferred
+    }
+
+    fn profiled(&self, kernel: &'static str, profile: ProfileDuration) {
+        // Host time around a launch is not the kernel's.
+        if profile.timing_method() == TimingMethod::Device {
+            self.timed(kernel, Time::Unread(profile));
+        }
+    }
+
+    fn timed(&self, kernel: &'static str, duration: Length, method: TimingMethod) {
+        if method == TimingMethod::Device {
+            self.timed(kernel, Time::Read(duration));
+        }
+    }
+}
+
+impl Launches {
+    /// Begins.
+    #[must_use]
+    pub fn new() -> Self {
+        let log = Arc::new(Log::default());
+        Self { _observation: LaunchObservation::new(log.clone()), log }
+    }
+}
+
+impl Default for Launches {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl LaunchWatch for Launches {
+    fn kernels(&self) -> Vec<KernelUse> {
+        let launches = std::mem::take(&mut *self.log.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut kernels: Vec<KernelUse> = Vec::new();
+        for launch in launches {
+            let name = short(launch.kernel);
+            let time = launch.time.and_then(|time| match time {
+                Time::Unread(profile) => block_on(profile.resolve()).map(|ticks| ticks.duration()),
+                Time::Read(duration) => Some(duration),
+            });
+            let time = time.map(nanoseconds);
+            match kernels.iter_mut().find(|kernel| kernel.kernel == name) {
+                Some(kernel) => {
+                    kernel.launches += 1;
+                    kernel.device_ns = kernel.device_ns.zip(time).map(|(sum, more)| sum + more);
+                }
+                None => kernels.push(KernelUse {
+                    fused: launch.kernel.to_lowercase().contains("fuse"),
+                    kernel: name,
+                    launches: 1,
+                    device_ns: time,
+                }),
+            }
+        }
+        kernels.sort_by_key(|kernel| std::cmp::Reverse((kernel.device_ns, kernel.launches)));
+        kernels
+    }
+}
