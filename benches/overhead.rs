@@ -72,8 +72,14 @@ impl Subject {
         let device = if workload == Workload::Training { opened.autodiff() } else { opened };
         let config = ModelConfig::default();
         let weights = Weights::seeded(&config, 42);
-        let request =
-            BuildRequest { variant: "example", config: &config, weights: &weights, dtype: DType::F32, device: &device };
+        let request = BuildRequest {
+            variant: "example",
+            config: &config,
+            weights: &weights,
+            weight_dtype: DType::F32,
+            dtype: DType::F32,
+            device: &device,
+        };
         let model = Registry::default().build("decoder", &request).expect("a built-in model");
         Self { model, device, workload }
     }

@@ -29,6 +29,7 @@ pub(super) fn run(
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
     let (backend, device) = backends::open(&spec.backend, spec.mode, spec.tuning_cache, cache)?;
+    ensure_supported(spec.precision, &device)?;
     let (origin, tuning) = (Instant::now(), backend.watch_tuning());
     emit(opened(backend, &device, spec));
     let bench = Bench { spec, registry, backend, device, origin };
@@ -80,10 +81,31 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
     (if applied.is_empty() { "eager".to_owned() } else { applied.join(" + ") }, notes)
 }
 
-pub(super) fn dtype(precision: Precision) -> DType {
+/// Element types of weights and of activations; with autodiff the weights are to be trained.
+pub(super) fn dtypes(precision: Precision, device: &Device) -> (DType, DType) {
     match precision {
-        Precision::F32 => DType::F32,
-        Precision::F64 => DType::F64,
+        Precision::F32 => (DType::F32, DType::F32),
+        Precision::F64 => (DType::F64, DType::F64),
+        Precision::Mixed if device.is_autodiff() => (DType::F32, DType::BF16),
+        Precision::Mixed | Precision::Bf16 => (DType::BF16, DType::BF16),
+    }
+}
+
+/// Fails where the device lacks an element type that a precision needs.
+pub(super) fn ensure_supported(precision: Precision, device: &Device) -> Result<(), Failure> {
+    let needed = [dtypes(precision, device), dtypes(precision, &device.clone().autodiff())];
+    match needed
+        .iter()
+        .flat_map(|(weights, activations)| [*weights, *activations])
+        .find(|dtype| !device.supports_dtype(*dtype))
+    {
+        None => Ok(()),
+        Some(lacking) => Err(Failure::new(
+            FailureKind::Unsupported,
+            format!(
+                "precision `{precision}` needs {lacking:?}, which this device does not have; `burnmark devices` lists what it has, `--precision f32` works everywhere"
+            ),
+        )),
     }
 }
 
@@ -116,11 +138,13 @@ impl Bench<'_> {
     fn model(&self, device: &Device, probe: &MemoryProbe) -> Result<(Box<dyn Model>, PhaseMemory), Failure> {
         let build = || {
             let weights = Weights::seeded(&self.spec.model, self.spec.seed);
+            let (weight_dtype, dtype) = dtypes(self.spec.precision, device);
             let request = BuildRequest {
                 variant: &self.spec.variant,
                 config: &self.spec.model,
                 weights: &weights,
-                dtype: dtype(self.spec.precision),
+                weight_dtype,
+                dtype,
                 device,
             };
             self.registry.build(&self.spec.family, &request)

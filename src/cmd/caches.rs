@@ -85,6 +85,7 @@ mod tests {
             backends: vec!["tuned".to_owned()],
             external: Vec::new(),
             tf32: Vec::new(),
+            mixed: Vec::new(),
             tuned: vec!["tuned".to_owned()],
             families: vec![("decoder".to_owned(), vec!["default".to_owned()])],
         };

@@ -48,6 +48,7 @@ fn available(registry: &Registry) -> Available {
         backends: backends::names(),
         external: vec![backends::PYTORCH.to_owned()],
         tf32: with(|capabilities| capabilities.tf32),
+        mixed: with(|capabilities| capabilities.mixed),
         tuned: with(|capabilities| capabilities.autotune),
         families: registry.families(),
     }

@@ -190,7 +190,7 @@ impl Default for Experiment {
                 variants: vec!["default".to_owned(), "example".to_owned()],
                 modes: vec![Mode::Default],
                 tuning_caches: vec![TuningCache::Kept],
-                precisions: vec![Precision::F32],
+                precisions: Vec::new(),
                 batch_sizes: vec![2],
                 seq_lengths: vec![512],
             },

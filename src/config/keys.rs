@@ -32,7 +32,7 @@ pub(super) struct Key {
 
 pub(super) const MODES: &[&str] = &["no-compile", "default", "reduce-overhead", "max-autotune"];
 pub(super) const TUNING_CACHES: &[&str] = &["kept", "cold", "warm", "off"];
-pub(super) const PRECISIONS: &[&str] = &["f32", "f64"];
+pub(super) const PRECISIONS: &[&str] = &["f32", "f64", "bf16", "mixed"];
 
 /// Largest value of any size: a million. Their products are checked apart.
 const SIZE: Kind = Kind::Whole(1, 1_000_000);
@@ -74,7 +74,11 @@ pub(super) const KEYS: &[Key] = &[
         Kind::List(&TUNING_CACHE, 1),
         "What a process finds of earlier tuning: kept from run to run, cold, warm, off.",
     ),
-    key("axes.precisions", Kind::List(&PRECISION, 1), "Element types of weights and activations."),
+    key(
+        "axes.precisions",
+        Kind::List(&PRECISION, 0),
+        "Element types of weights and activations; empty for mixed if the first backend is cuda, else f32.",
+    ),
     key("axes.batch_sizes", Kind::List(&SIZE, 1), "Sequences per training and inference step."),
     key(
         "axes.seq_lengths",

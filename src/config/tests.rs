@@ -46,7 +46,7 @@ vocab_sise = 5
 [axes]
 modes = ["defualt"]
 batch_sizes = [2, 2]
-precisions = []
+precisions = ["f16"]
 [steps]
 benchmark = 1000000000000
 [verify]
@@ -61,7 +61,7 @@ batch = 3
     x.toml:6:1: unknown key `model.vocab_sise`; did you mean `model.vocab_size`?
     x.toml:8:9: `axes.modes` is the list ["defualt"]; allowed is a list of one or more of: one of "no-compile", "default", "reduce-overhead", "max-autotune"; did you mean "default"?
     x.toml:9:15: `axes.batch_sizes` is the list [2,2] (2 stands twice); allowed is a list of one or more of: a whole number from 1 to 1000000
-    x.toml:10:14: `axes.precisions` is the list []; allowed is a list of one or more of: one of "f32", "f64"
+    x.toml:10:14: `axes.precisions` is the list ["f16"]; allowed is a list of: one of "f32", "f64", "bf16", "mixed"; did you mean "bf16"?
     x.toml:12:13: `steps.benchmark` is 1000000000000; allowed is a whole number from 1 to 1000000
     x.toml:14:20: `verify.logits_tolerance` is -1.0; allowed is a number above 0 and up to 1
     x.toml:16:1: unknown key `batch`; did you mean `batch_size`?

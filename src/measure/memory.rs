@@ -31,7 +31,7 @@ impl<'a> MemoryProbe<'a> {
 
     /// Runs one part of a step to its end and reads what it used.
     pub fn phase<R>(&self, phase: MemoryPhase, work: impl FnOnce() -> R) -> Result<(R, PhaseMemory), Failure> {
-        let source = self.backend.memory_sources().in_use;
+        let sources = self.backend.memory_sources();
         self.backend.release(self.device);
         self.backend.reset_peak(self.device);
         let result = work();
@@ -39,7 +39,11 @@ impl<'a> MemoryProbe<'a> {
         let reading = self.backend.memory(self.device);
         Ok((
             result,
-            PhaseMemory { phase, peak: figure(reading.peak, source), current: figure(reading.current, source) },
+            PhaseMemory {
+                phase,
+                peak: figure(reading.peak, sources.peak),
+                current: figure(reading.current, sources.in_use),
+            },
         ))
     }
 
@@ -57,8 +61,9 @@ impl<'a> MemoryProbe<'a> {
         let reading = self.backend.memory(self.device);
         MemoryObservation {
             start: self.start.clone(),
-            peak: figure(reading.peak, sources.in_use),
+            peak: figure(reading.peak, sources.peak),
             current: figure(reading.current, sources.in_use),
+            padding: reading.padding.map(|bytes| Figure::read(bytes, sources.in_use)),
             reserved: figure(reading.reserved, sources.reserved),
             after_release: Figure::missing(sources.in_use, "the workload is still alive"),
         }

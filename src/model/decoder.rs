@@ -93,10 +93,10 @@ impl Decoder {
         let embedding = TensorData::new(embedding.values.clone(), [config.vocab_size, hidden]);
         let tables = optimizations.has(Optimization::Rope).then(|| {
             let (positions, theta) = (config.max_position_embeddings, config.rope_theta);
-            RopeTables::new(0..positions, config.head_dim(), theta, request.dtype, request.device)
+            RopeTables::new(0..positions, config.head_dim(), theta, table_dtype(request.dtype), request.device)
         });
         Ok(Self {
-            embedding: Param::from_tensor(Tensor::from_data(embedding, (request.device, request.dtype))),
+            embedding: Param::from_tensor(Tensor::from_data(embedding, (request.device, request.weight_dtype))),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: Norm::new(request, "model.norm.weight".to_owned()),
             head: one("lm_head.weight".to_owned(), config.vocab_size),
@@ -116,7 +116,7 @@ impl Decoder {
         let [batch, seq] = ids.dims();
         let positions = self.shared.positions(first, seq);
         let x = self.embedding.val().select(0, ids.reshape([batch * seq]));
-        let mut x = x.reshape([batch, seq, self.shared.config.hidden_size]);
+        let mut x = plain::in_type(x.reshape([batch, seq, self.shared.config.hidden_size]), self.shared.dtype);
         let mut caches = caches.map(|caches| caches.iter_mut());
         for layer in &self.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
@@ -129,6 +129,11 @@ impl Decoder {
         let hidden = self.shared.norm(&self.norm, hidden);
         self.head.forward(hidden, self.shared.has(Optimization::Linear))
     }
+}
+
+/// Positions are turned in at least 32 bits.
+fn table_dtype(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -147,7 +152,7 @@ impl Model for Decoder {
         let nothing = Tensor::full([batch, 1], -1, &ids.device());
         let targets = Tensor::cat(vec![ids.narrow(1, 1, seq - 1), nothing], 1).reshape([batch * seq]);
         let hidden = hidden.reshape([batch * seq, self.shared.config.hidden_size]);
-        ops::linear_cross_entropy(hidden, self.head.weight.val(), targets, batch * (seq - 1))
+        ops::linear_cross_entropy(hidden, self.head.weight(), targets, batch * (seq - 1))
     }
 
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
@@ -167,7 +172,7 @@ impl Model for Decoder {
     fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
         let mut to = BTreeMap::new();
         let matrix = |linear: &Linear, to: &mut BTreeMap<_, _>| {
-            if let Some(gradient) = linear.weight.val().grad(gradients) {
+            if let Some(gradient) = linear.gradient(gradients) {
                 linear.export(&gradient, to);
             }
         };
@@ -231,7 +236,7 @@ impl Shared {
     fn positions(&self, first: usize, seq: usize) -> Positions {
         let plain = self.tables.is_none().then(|| {
             let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
-            RopeTables::new(first..first + seq, head_dim, theta, self.dtype, &self.device).into_parts()
+            RopeTables::new(first..first + seq, head_dim, theta, table_dtype(self.dtype), &self.device).into_parts()
         });
         Positions { first, plain }
     }

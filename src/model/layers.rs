@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
 
-use super::{Array, BuildRequest};
+use super::{Array, BuildRequest, plain};
 use crate::ops;
 
 /// Where a weight comes from: a Hugging Face parameter `[out, in]`.
@@ -16,9 +16,11 @@ pub(super) struct Source {
 /// One or more Hugging Face matrices side by side, `[in, sum of out]`.
 #[derive(Module, Debug)]
 pub(super) struct Linear {
-    pub weight: Param<Tensor<2>>,
+    weight: Param<Tensor<2>>,
     #[module(skip)]
     sources: Vec<Source>,
+    #[module(skip)]
+    dtype: DType,
 }
 
 impl Linear {
@@ -36,19 +38,30 @@ impl Linear {
                 column += 1;
             }
         }
-        let weight = Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.dtype));
-        Self { weight: Param::from_tensor(weight), sources }
+        let weight =
+            Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.weight_dtype));
+        Self { weight: Param::from_tensor(weight), sources, dtype: request.dtype }
+    }
+
+    /// The weight `[in, sum of out]` as products use it.
+    pub fn weight(&self) -> Tensor<2> {
+        plain::in_type(self.weight.val(), self.dtype)
+    }
+
+    /// The weight's gradient, if it has one.
+    pub fn gradient(&self, gradients: &Gradients) -> Option<Tensor<2>> {
+        self.weight.val().grad(gradients)
     }
 
     /// `x [batch, seq, in]` to `[batch, seq, out]`; `fast` through our operation, else through Burn's.
     pub fn forward(&self, x: Tensor<3>, fast: bool) -> Tensor<3> {
-        let weight = self.weight.val();
+        let weight = self.weight();
         if fast { ops::linear(x, weight) } else { burn::tensor::module::linear(x, weight, None) }
     }
 
     /// As [`Self::forward`], added to `residual [batch, seq, out]`.
     pub fn forward_add(&self, x: Tensor<3>, residual: Tensor<3>, fast: bool) -> Tensor<3> {
-        if fast { ops::linear_add(x, self.weight.val(), residual) } else { residual + self.forward(x, false) }
+        if fast { ops::linear_add(x, self.weight(), residual) } else { residual + self.forward(x, false) }
     }
 
     /// Splits a tensor of the weight's shape back into the Hugging Face matrices.
@@ -75,7 +88,7 @@ impl Norm {
     pub fn new(request: &BuildRequest, name: String) -> Self {
         let values = request.weights.0[&name].values.clone();
         let length = values.len();
-        let weight = Tensor::from_data(TensorData::new(values, [length]), (request.device, request.dtype));
+        let weight = Tensor::from_data(TensorData::new(values, [length]), (request.device, request.weight_dtype));
         Self { weight: Param::from_tensor(weight), name }
     }
 

@@ -1,12 +1,23 @@
 //! The plain way: what the baseline does, every intermediate materialised, in ordinary tensor operations.
 
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, DType, FloatDType, Int, Tensor};
+
+/// The tensor in at least 32 bits: sums and exponentials are taken of it.
+fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if matches!(x.dtype(), DType::BF16 | DType::F16) { x.cast(FloatDType::F32) } else { x }
+}
+
+/// The tensor in `dtype`.
+pub(super) fn in_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(FloatDType::from(dtype)) }
+}
 
 /// RMSNorm (arXiv:1910.07467) of `x [batch, seq, n]` with `weight [n]`.
 pub(super) fn rms_norm(x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
+    let (dtype, x) = (x.dtype(), widened(x));
     let mean_square = x.clone().powi_scalar(2).mean_dim(2);
-    x / (mean_square + eps).sqrt() * weight.unsqueeze()
+    in_type(x / (mean_square + eps).sqrt() * widened(weight).unsqueeze(), dtype)
 }
 
 /// Rotary embedding (arXiv:2104.09864) of `x [batch, seq, heads * head_dim]`; `cos` and `sin` are
@@ -15,11 +26,11 @@ pub(super) fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -
     let [batch, seq, width] = x.dims();
     let half = width / heads / 2;
     let doubled = |table: Tensor<2>| Tensor::cat(vec![table.clone(), table], 1).reshape([1, seq, 1, 2 * half]);
-    let x = x.reshape([batch, seq, heads, 2 * half]);
+    let (dtype, x) = (x.dtype(), widened(x.reshape([batch, seq, heads, 2 * half])));
     let a = x.clone().narrow(3, 0, half);
     let b = x.clone().narrow(3, half, half);
     let rotated = Tensor::cat(vec![b.neg(), a], 3);
-    (x * doubled(cos) + rotated * doubled(sin)).reshape([batch, seq, width])
+    in_type(x * doubled(cos) + rotated * doubled(sin), dtype).reshape([batch, seq, width])
 }
 
 /// `silu(gate) * up` (arXiv:2002.05202), `[batch, seq, n]` each.
@@ -37,7 +48,7 @@ pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     // A product: the gradient of Burn 0.22.1's division by a number rounds that number to single precision.
     let scores = q.matmul(repeated(k).swap_dims(2, 3)) * (head_dim as f64).powf(-0.5);
     let scores = if seq > 1 { scores.mask_fill(later_keys(seq, keys, &v.device()), f32::NEG_INFINITY) } else { scores };
-    softmax(scores, 3).matmul(repeated(v))
+    in_type(softmax(widened(scores), 3), v.dtype()).matmul(repeated(v))
 }
 
 /// True where a key comes after the query, `[1, 1, seq, keys]`.
@@ -48,7 +59,7 @@ fn later_keys(seq: usize, keys: usize, device: &burn::tensor::Device) -> Tensor<
 /// Mean next-token cross-entropy `[1]` of `logits [batch, seq, vocabulary]` against `ids [batch, seq]`.
 pub(super) fn next_token_loss(logits: Tensor<3>, ids: Tensor<2, Int>) -> Tensor<1> {
     let [_, seq, _] = logits.dims();
-    let log_probabilities = log_softmax(logits.narrow(1, 0, seq - 1), 2);
+    let log_probabilities = log_softmax(widened(logits.narrow(1, 0, seq - 1)), 2);
     let targets = ids.narrow(1, 1, seq - 1).unsqueeze_dim::<3>(2);
     log_probabilities.gather(2, targets).mean().neg()
 }

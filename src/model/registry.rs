@@ -14,7 +14,9 @@ pub struct BuildRequest<'a> {
     pub config: &'a ModelConfig,
     /// Weights under their Hugging Face names.
     pub weights: &'a Weights,
-    /// Element type of weights and activations.
+    /// Element type the weights are kept in.
+    pub weight_dtype: DType,
+    /// Element type of activations and matrix products; weights of another type are converted in every pass.
     pub dtype: DType,
     /// Where the model lives; with autodiff if it is to be trained.
     pub device: &'a Device,

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Shape, Slice};
+use burn::tensor::{DType, FloatDType, Shape, Slice};
 
 /// Elements `range` along the last dimension.
 pub(crate) fn last_dim<B: Backend>(tensor: FloatTensor<B>, range: std::ops::Range<usize>) -> FloatTensor<B> {
@@ -30,6 +30,16 @@ pub(crate) fn with_last(mut shape: Shape, last: usize) -> Shape {
     let dim = shape.num_dims() - 1;
     shape[dim] = last;
     shape
+}
+
+/// The tensor in at least 32 bits, for sums and exponentials.
+pub(crate) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    if matches!(x.dtype(), DType::BF16 | DType::F16) { B::float_cast(x, FloatDType::F32) } else { x }
+}
+
+/// The tensor rounded to the element type that products are made in: the way back from [`widened`].
+pub(crate) fn rounded<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, dtype.into()) }
 }
 
 /// The logistic function `1 / (1 + e^-x)`.

@@ -1,6 +1,8 @@
 use super::{Available, Pair, PlanError};
 use crate::config::{Exclude, Experiment, nearest};
-use crate::spec::{CellSpec, GenerationSpec, StepSpec, Tolerance, TrainingSpec, TuningCache, VerifySpec, Workloads};
+use crate::spec::{
+    CellSpec, GenerationSpec, Precision, StepSpec, Tolerance, TrainingSpec, TuningCache, VerifySpec, Workloads,
+};
 
 /// Every backend burnmark knows, compiled in or not.
 pub const KNOWN_BACKENDS: &[&str] = &["cuda", "metal", "vulkan", "wgpu", "flex", "tch", "pytorch"];
@@ -51,6 +53,16 @@ pub(super) fn check_variants(experiment: &Experiment, available: &Available) -> 
     }
 }
 
+/// The experiment's precisions; if it names none, the one the first backend is made for: all cells have the same, so
+/// that they compare.
+fn precisions(experiment: &Experiment, available: &Available, backends: &[String]) -> Vec<Precision> {
+    if !experiment.axes.precisions.is_empty() {
+        return experiment.axes.precisions.clone();
+    }
+    let mixed = backends.first().is_some_and(|first| available.mixed.iter().any(|name| name == backend_name(first)));
+    vec![if mixed { Precision::Mixed } else { Precision::F32 }]
+}
+
 /// The product of the axes less the exclusions; variants vary fastest. A backend that does not tune has no tuning cache:
 /// of that axis it gets the first value alone.
 pub(super) fn cells(
@@ -60,6 +72,7 @@ pub(super) fn cells(
 ) -> Result<Vec<CellSpec>, PlanError> {
     let axes = &experiment.axes;
     let (model, workloads) = (experiment.model.sizes(), workloads(experiment));
+    let precisions = precisions(experiment, available, backends);
     let mut cells = Vec::new();
     for backend in backends {
         let tunes = available.tuned.iter().any(|name| name == backend_name(backend));
@@ -74,7 +87,7 @@ pub(super) fn cells(
             .collect();
         for (mode, (tuning_cache, repeat)) in product(&axes.modes, &caches) {
             for (precision, (batch_size, seq_length)) in
-                product(&axes.precisions, &product(&axes.batch_sizes, &axes.seq_lengths).collect::<Vec<_>>())
+                product(&precisions, &product(&axes.batch_sizes, &axes.seq_lengths).collect::<Vec<_>>())
             {
                 cells.extend(axes.variants.iter().map(|variant| CellSpec {
                     backend: backend.clone(),

@@ -21,6 +21,8 @@ pub struct Available {
     pub external: Vec<String>,
     /// Backends that round single-precision products to TF32.
     pub tf32: Vec<String>,
+    /// Backends whose devices are made for mixed precision.
+    pub mixed: Vec<String>,
     /// Backends that tune their kernels.
     pub tuned: Vec<String>,
     /// Model families and the variants of each.

@@ -7,6 +7,7 @@ fn available() -> Available {
         backends: vec!["flex".to_owned()],
         external: vec!["pytorch".to_owned()],
         tf32: Vec::new(),
+        mixed: Vec::new(),
         tuned: Vec::new(),
         families: Registry::default().families(),
     }

@@ -182,6 +182,7 @@ mod tests {
             peak: figure.clone(),
             current: figure.clone(),
             reserved: figure.clone(),
+            padding: None,
             after_release: figure,
         };
         Observation::new(Workload::Inference, memory)

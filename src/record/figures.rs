@@ -75,6 +75,9 @@ pub struct Memory {
     pub start_mb: Option<f64>,
     /// In use after the workload's model and inputs were dropped.
     pub after_release_mb: Option<f64>,
+    /// Lost to alignment within `final_mb`, where the allocator tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding_mb: Option<f64>,
     /// What the driver says the process holds at that moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_mb: Option<f64>,
@@ -101,6 +104,7 @@ impl Memory {
             reserved_mb: megabytes(&memory.reserved),
             start_mb: megabytes(&memory.start),
             after_release_mb: megabytes(&memory.after_release),
+            padding_mb: memory.padding.as_ref().and_then(megabytes),
             driver_mb: observation.driver_memory.as_ref().and_then(megabytes),
             growth: MemoryGrowth::of(&observation.memory_by_step),
             source: Some(memory.peak.source.clone()),

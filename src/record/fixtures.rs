@@ -24,6 +24,7 @@ fn available(experiment: &Experiment) -> Available {
         backends: vec!["flex".to_owned()],
         external: Vec::new(),
         tf32: Vec::new(),
+        mixed: Vec::new(),
         tuned: Vec::new(),
         families: vec![("decoder".to_owned(), experiment.axes.variants.clone())],
     }
@@ -92,6 +93,7 @@ pub(crate) fn observations(step_ms: u64, peak_mb: u64) -> Vec<Observation> {
         peak: read(peak_mb),
         current: read(peak_mb / 2),
         reserved: Figure::read(2 * peak_mb * MB, "resident set"),
+        padding: None,
         after_release: read(1),
     };
     let step = |workload| Observation {

@@ -105,7 +105,14 @@ mod tests {
             memory_bytes: Some(3 << 29),
             dtypes: vec!["f64".to_owned(), "f32".to_owned()],
         };
-        let can = Capabilities { fusion: false, autotune: false, graph_capture: false, tf32: false, synchronous: true };
+        let can = Capabilities {
+            fusion: false,
+            autotune: false,
+            graph_capture: false,
+            tf32: false,
+            mixed: false,
+            synchronous: true,
+        };
         let crash = Failure::new(FailureKind::Crashed, "before the device was open: SIGSEGV");
         insta::assert_snapshot!(devices(&[
             BackendReport::not_compiled("cuda"),

@@ -50,6 +50,7 @@ pub(super) fn observation() -> Observation {
         peak: figure.clone(),
         current: figure.clone(),
         reserved: figure.clone(),
+        padding: None,
         after_release: figure,
     };
     Observation {

@@ -88,6 +88,10 @@ pub enum Precision {
     F32,
     /// 64-bit floating point throughout: for verification, not for speed.
     F64,
+    /// bfloat16 weights and activations; norms, softmax and loss computed in 32 bits.
+    Bf16,
+    /// As bf16, but training keeps 32-bit master weights and gets 32-bit gradients of them (arXiv:1710.03740).
+    Mixed,
 }
 
 impl fmt::Display for Precision {
@@ -95,6 +99,8 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F64 => "f64",
+            Self::Bf16 => "bf16",
+            Self::Mixed => "mixed",
         })
     }
 }

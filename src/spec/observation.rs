@@ -40,6 +40,9 @@ pub struct MemoryObservation {
     pub current: Figure,
     /// Held from the operating system or driver at that moment.
     pub reserved: Figure,
+    /// Lost to alignment within `current`, where the allocator tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub padding: Option<Figure>,
     /// In use after the workload's model and inputs were dropped.
     pub after_release: Figure,
 }

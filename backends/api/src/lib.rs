@@ -49,6 +49,8 @@ pub struct Capabilities {
     pub graph_capture: bool,
     /// Rounds the factors of single-precision products to TF32, whose significand has 11 bits.
     pub tf32: bool,
+    /// Whether mixed precision is what its devices are made for.
+    pub mixed: bool,
     /// Executes an operation before its call returns; otherwise a clock must synchronise first.
     pub synchronous: bool,
 }
@@ -62,13 +64,17 @@ pub struct MemoryReading {
     pub peak: Result<u64, String>,
     /// Held from the operating system or driver now.
     pub reserved: Result<u64, String>,
+    /// Lost to alignment within what is in use, where the allocator tells.
+    pub padding: Option<u64>,
 }
 
 /// Where the figures of [`MemoryReading`] come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySources {
-    /// Of `current` and `peak`.
+    /// Of `current` and `padding`.
     pub in_use: &'static str,
+    /// Of `peak`.
+    pub peak: &'static str,
     /// Of `reserved`.
     pub reserved: &'static str,
 }

@@ -14,11 +14,9 @@ use cubecl_environment::persistence::CacheConfig;
 
 pub use tuning::{Launches, Watch, known};
 
-/// Every CubeCL device fuses and tunes; whether its matrix units take single precision as TF32 depends on the runtime.
-#[must_use]
-pub fn capabilities(tf32: bool) -> Capabilities {
-    Capabilities { fusion: true, autotune: true, graph_capture: false, tf32, synchronous: false }
-}
+/// What every CubeCL device can do.
+pub const CAPABILITIES: Capabilities =
+    Capabilities { fusion: true, autotune: true, graph_capture: false, tf32: false, mixed: false, synchronous: false };
 
 /// Puts a setup into effect for the whole process; a configuration that was read before stays as it is.
 pub fn configure(setup: &Setup) {
@@ -65,8 +63,11 @@ pub fn device_name(handle: &Device) -> String {
 }
 
 /// Where the figures of [`memory`] come from.
-pub const MEMORY_SOURCES: MemorySources =
-    MemorySources { in_use: "device memory pools", reserved: "device memory pools" };
+pub const MEMORY_SOURCES: MemorySources = MemorySources {
+    in_use: "device memory pools",
+    peak: "pages of the device memory pools",
+    reserved: "pages of the device memory pools",
+};
 
 /// Memory of the device's pools. Pages stay reserved until they are released, so what is reserved at the end of a
 /// workload that began with a release is the most it ever needed: that is its peak.
@@ -76,6 +77,7 @@ pub fn memory(handle: &Device) -> MemoryReading {
     MemoryReading {
         current: usage.clone().map(|usage| usage.bytes_in_use),
         peak: usage.clone().map(|usage| usage.bytes_reserved),
+        padding: usage.as_ref().ok().map(|usage| usage.bytes_padding),
         reserved: usage.map(|usage| usage.bytes_reserved),
     }
 }

@@ -1,17 +1,26 @@
 //! burnmark's adapter for Burn's CUDA backend.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
     Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
 use nvml_wrapper::Nvml;
+use nvml_wrapper::enums::device::UsedGpuMemory;
+use nvml_wrapper::error::NvmlError;
 
 /// The CUDA backend, its devices numbered as the driver numbers them.
 pub struct Cuda;
 
 const REMEDY: &str = "check that `nvidia-smi` lists a graphics processor; it comes with NVIDIA's driver, and nothing \
                       else of CUDA has to be installed where kernels are compiled by LLVM";
+
+/// The driver's number of the device that this process opened last; a handle does not tell it.
+static OPENED: AtomicU32 = AtomicU32::new(0);
+
+const DRIVER_MEMORY: &str = "NVIDIA's management library";
 
 impl Cuda {
     fn unavailable(device: &str, reason: String) -> OpenError {
@@ -22,6 +31,20 @@ impl Cuda {
     fn count() -> Result<usize, String> {
         let nvml = Nvml::init().map_err(|error| format!("NVIDIA's management library: {error}"))?;
         nvml.device_count().map(|count| count as usize).map_err(|error| format!("NVIDIA's management library: {error}"))
+    }
+}
+
+/// What the driver counts for this process, its context and compiled kernels included.
+fn held_by_this_process(device: u32) -> Result<u64, String> {
+    let told = |error: NvmlError| format!("NVIDIA's management library: {error}");
+    let nvml = Nvml::init().map_err(told)?;
+    let device = nvml.device_by_index(device).map_err(told)?;
+    let processes = device.running_compute_processes().map_err(told)?;
+    let ours = processes.iter().find(|process| process.pid == std::process::id());
+    match ours.map(|process| &process.used_gpu_memory) {
+        Some(UsedGpuMemory::Used(bytes)) => Ok(*bytes),
+        Some(UsedGpuMemory::Unavailable) => Err("the driver does not tell memory by process".to_owned()),
+        None => Err("the driver lists no process of this number, as happens in a container".to_owned()),
     }
 }
 
@@ -77,6 +100,7 @@ impl Backend for Cuda {
             device: device.to_owned(),
             known: (0..count).map(|index| index.to_string()).collect::<Vec<_>>().join(", "),
         })?;
+        OPENED.store(index as u32, Ordering::Relaxed);
         Ok(Device::cuda(index))
     }
 
@@ -89,7 +113,7 @@ impl Backend for Cuda {
     }
 
     fn capabilities(&self) -> Capabilities {
-        cube::capabilities(true)
+        Capabilities { tf32: true, mixed: true, graph_capture: true, ..cube::CAPABILITIES }
     }
 
     fn memory_sources(&self) -> MemorySources {
@@ -101,6 +125,10 @@ impl Backend for Cuda {
     }
 
     fn reset_peak(&self, _: &Device) {}
+
+    fn driver_memory(&self, _: &Device) -> Option<(&'static str, Result<u64, String>)> {
+        Some((DRIVER_MEMORY, held_by_this_process(OPENED.load(Ordering::Relaxed))))
+    }
 
     fn release(&self, device: &Device) {
         cube::release(device);

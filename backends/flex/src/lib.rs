@@ -57,11 +57,18 @@ impl Backend for Flex {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { fusion: false, autotune: false, graph_capture: false, tf32: false, synchronous: true }
+        Capabilities {
+            fusion: false,
+            autotune: false,
+            graph_capture: false,
+            tf32: false,
+            mixed: false,
+            synchronous: true,
+        }
     }
 
     fn memory_sources(&self) -> MemorySources {
-        MemorySources { in_use: "counting allocator", reserved: "resident set" }
+        MemorySources { in_use: "counting allocator", peak: "counting allocator", reserved: "resident set" }
     }
 
     fn memory(&self, _: &Device) -> MemoryReading {
@@ -71,6 +78,7 @@ impl Backend for Flex {
             current: usage.map(|(live, _)| live).ok_or_else(missing),
             peak: usage.map(|(_, peak)| peak).ok_or_else(missing),
             reserved: resident_set().ok_or_else(|| "the operating system does not tell".to_owned()),
+            padding: None,
         }
     }
 

@@ -82,11 +82,18 @@ impl Backend for Tch {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { fusion: false, autotune: false, graph_capture: false, tf32: false, synchronous: false }
+        Capabilities {
+            fusion: false,
+            autotune: false,
+            graph_capture: false,
+            tf32: false,
+            mixed: false,
+            synchronous: false,
+        }
     }
 
     fn memory_sources(&self) -> MemorySources {
-        MemorySources { in_use: "LibTorch's allocator", reserved: "resident set" }
+        MemorySources { in_use: "LibTorch's allocator", peak: "LibTorch's allocator", reserved: "resident set" }
     }
 
     fn memory(&self, device: &Device) -> MemoryReading {
@@ -96,7 +103,7 @@ impl Backend for Tch {
         } else {
             missing()
         };
-        MemoryReading { current: missing(), peak: missing(), reserved }
+        MemoryReading { current: missing(), peak: missing(), reserved, padding: None }
     }
 
     fn reset_peak(&self, _: &Device) {}

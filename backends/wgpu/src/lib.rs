@@ -94,7 +94,7 @@ impl Backend for Wgpu {
     }
 
     fn capabilities(&self) -> Capabilities {
-        cube::capabilities(false)
+        cube::CAPABILITIES
     }
 
     fn memory_sources(&self) -> MemorySources {

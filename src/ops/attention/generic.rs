@@ -4,7 +4,7 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::Shape;
 
 use super::Heads;
-use crate::ops::primitive::{last_dim, narrow};
+use crate::ops::primitive::{last_dim, narrow, rounded, widened};
 
 /// `[batch, seq, heads * head_dim]` to `[batch * key_value, heads / key_value, seq, head_dim]`.
 fn grouped<B: Backend>(x: FloatTensor<B>, heads: usize, key_value: usize) -> FloatTensor<B> {
@@ -95,16 +95,18 @@ pub(super) fn backward<B: Backend>(qkv: FloatTensor<B>, gradient: FloatTensor<B>
     let [_, group, seq, head_dim] = q.shape().dims();
     let later = later_keys::<B>(&q, seq);
     let (q, gradient) = (folded::<B>(q), folded::<B>(grouped::<B>(gradient, heads.query, heads.key_value)));
-    let scale = 1.0 / (head_dim as f64).sqrt();
+    let (scale, dtype) = (1.0 / (head_dim as f64).sqrt(), q.dtype());
 
-    let scores = B::float_mul_scalar(B::float_matmul(q.clone(), B::float_transpose(k.clone())), scale.into());
+    let scores = widened::<B>(B::float_matmul(q.clone(), B::float_transpose(k.clone())));
+    let scores = B::float_mul_scalar(scores, scale.into());
     let p = softmax::<B>(match later {
         Some(later) => B::float_mask_fill(scores, later, f32::NEG_INFINITY.into()),
         None => scores,
     });
-    let d_p = B::float_matmul(gradient.clone(), B::float_transpose(v));
+    let d_p = widened::<B>(B::float_matmul(gradient.clone(), B::float_transpose(v)));
     let weighted = B::float_sum_dim(B::float_mul(p.clone(), d_p.clone()), 3);
     let d_s = B::float_mul_scalar(B::float_mul(p.clone(), B::float_sub(d_p, weighted)), scale.into());
+    let (p, d_s) = (rounded::<B>(p, dtype), rounded::<B>(d_s, dtype));
     let d_q = unfolded::<B>(B::float_matmul(d_s.clone(), k), group);
     // The rows of a whole group: these products sum over it.
     let d_k = B::float_matmul(B::float_transpose(d_s), q);

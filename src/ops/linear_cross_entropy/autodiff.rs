@@ -8,6 +8,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use super::LinearCrossEntropyOps;
+use crate::ops::primitive::rounded;
 
 #[derive(Debug)]
 struct LinearCrossEntropy;
@@ -21,7 +22,8 @@ impl<B: LinearCrossEntropyOps> Backward<B, 2> for LinearCrossEntropy {
         let (d_hidden, d_weight) = ops.state;
         for (node, gradient) in ops.parents.into_iter().zip([d_hidden, d_weight]) {
             if let Some(node) = node {
-                grads.register::<B>(node.id, B::float_mul(gradient, factor.clone()));
+                let factor = rounded::<B>(factor.clone(), gradient.dtype());
+                grads.register::<B>(node.id, B::float_mul(gradient, factor));
             }
         }
     }

@@ -3,9 +3,10 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
 use super::chunk_rows;
-use crate::ops::primitive::narrow;
+use crate::ops::primitive::{narrow, rounded, widened};
 
-/// What one chunk contributes: its summed loss `[1]`, and the gradient of its logits `[rows, vocabulary]`.
+/// What one chunk contributes, in at least 32 bits: its summed loss `[1]`, and the gradient of its logits
+/// `[rows, vocabulary]`.
 struct Chunk<B: Backend> {
     loss: FloatTensor<B>,
     d_logits: FloatTensor<B>,
@@ -47,7 +48,7 @@ fn sweep<B: Backend>(
         let range = first..rows.min(first + step);
         let hidden = narrow::<B>(hidden.clone(), 0, range.clone());
         let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
-        let logits = B::float_matmul(hidden.clone(), weight.clone());
+        let logits = widened::<B>(B::float_matmul(hidden.clone(), weight.clone()));
         visit(hidden, chunk::<B>(logits, targets, count));
     }
 }
@@ -72,11 +73,13 @@ pub(super) fn with_gradients<B: Backend>(
     let (mut loss, mut d_weight, mut d_hidden) = (None, None, Vec::new());
     sweep::<B>(hidden, &weight, &targets, count, |hidden, chunk| {
         loss = Some(add::<B>(loss.take(), chunk.loss));
-        let part = B::float_matmul(B::float_transpose(hidden), chunk.d_logits.clone());
-        d_weight = Some(add::<B>(d_weight.take(), part));
-        d_hidden.push(B::float_matmul(chunk.d_logits, B::float_transpose(weight.clone())));
+        let d_logits = rounded::<B>(chunk.d_logits, weight.dtype());
+        let part = B::float_matmul(B::float_transpose(hidden), d_logits.clone());
+        d_weight = Some(add::<B>(d_weight.take(), widened::<B>(part)));
+        d_hidden.push(B::float_matmul(d_logits, B::float_transpose(weight.clone())));
     });
-    (loss.expect("at least one row"), B::float_cat(d_hidden, 0), d_weight.expect("at least one row"))
+    let d_weight = rounded::<B>(d_weight.expect("at least one row"), weight.dtype());
+    (loss.expect("at least one row"), B::float_cat(d_hidden, 0), d_weight)
 }
 
 fn add<B: Backend>(total: Option<FloatTensor<B>>, part: FloatTensor<B>) -> FloatTensor<B> {

@@ -2,7 +2,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Shape;
 
-use crate::ops::primitive::as_rows;
+use crate::ops::primitive::{as_rows, rounded, widened};
 
 /// `[rows, 1]`: one over the root mean square of each row.
 fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
@@ -12,14 +12,15 @@ fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
 
 fn as_row<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     let columns = weight.shape()[0];
-    B::float_reshape(weight, Shape::new([1, columns]))
+    widened::<B>(B::float_reshape(weight, Shape::new([1, columns])))
 }
 
 pub(super) fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
-    let shape = x.shape();
-    let x = as_rows::<B>(x);
+    let (shape, dtype) = (x.shape(), x.dtype());
+    let x = widened::<B>(as_rows::<B>(x));
     let r = inverse_rms::<B>(x.clone(), eps);
-    B::float_reshape(B::float_mul(B::float_mul(x, r), as_row::<B>(weight)), shape)
+    let y = B::float_mul(B::float_mul(x, r), as_row::<B>(weight));
+    B::float_reshape(rounded::<B>(y, dtype), shape)
 }
 
 pub(super) fn backward<B: Backend>(
@@ -28,8 +29,8 @@ pub(super) fn backward<B: Backend>(
     gradient: FloatTensor<B>,
     eps: f64,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
-    let shape = x.shape();
-    let (x, gradient) = (as_rows::<B>(x), as_rows::<B>(gradient));
+    let (shape, x_dtype, weight_dtype) = (x.shape(), x.dtype(), weight.dtype());
+    let (x, gradient) = (widened::<B>(as_rows::<B>(x)), widened::<B>(as_rows::<B>(gradient)));
     let n = x.shape()[1];
     let r = inverse_rms::<B>(x.clone(), eps);
     let normalised = B::float_mul(x, r.clone());
@@ -37,5 +38,6 @@ pub(super) fn backward<B: Backend>(
     let scaled = B::float_mul(gradient, as_row::<B>(weight));
     let mean = B::float_mean_dim(B::float_mul(scaled.clone(), normalised.clone()), 1);
     let dx = B::float_mul(B::float_sub(scaled, B::float_mul(normalised, mean)), r);
+    let (dx, dw) = (rounded::<B>(dx, x_dtype), rounded::<B>(dw, weight_dtype));
     (B::float_reshape(dx, shape), B::float_reshape(dw, Shape::new([n])))
 }

@@ -3,7 +3,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::Shape;
 
 use super::Turn;
-use crate::ops::primitive::{last_dim, narrow};
+use crate::ops::primitive::{last_dim, narrow, rounded, widened};
 
 pub(super) fn rotate<B: Backend>(
     x: FloatTensor<B>,
@@ -22,6 +22,7 @@ pub(super) fn rotate<B: Backend>(
     let (cos, sin) = (rows(cos), rows(sin));
     let sin = if turn == Turn::Back { B::float_neg(sin) } else { sin };
     let head = B::float_reshape(last_dim::<B>(x.clone(), 0..rotated), Shape::new([batch, seq, heads, 2 * half]));
+    let head = widened::<B>(head);
     let a = last_dim::<B>(head.clone(), 0..half);
     let b = last_dim::<B>(head, half..2 * half);
     let turned = B::float_cat(
@@ -31,6 +32,6 @@ pub(super) fn rotate<B: Backend>(
         ],
         3,
     );
-    let turned = B::float_reshape(turned, Shape::new([batch, seq, rotated]));
+    let turned = rounded::<B>(B::float_reshape(turned, Shape::new([batch, seq, rotated])), x.dtype());
     if rotated == width { turned } else { B::float_cat(vec![turned, last_dim::<B>(x, rotated..width)], 2) }
 }
