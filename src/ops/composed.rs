@@ -1,5 +1,6 @@
-//! Backends without kernels of their own: every operation is the composition.
+//! What backends have no kernels for: there an operation is the composition.
 
+#[cfg(feature = "cubecl")]
 use super::attention::{AttentionOps, CachedAttentionOps};
 use super::linear::LinearOps;
 use super::linear_cross_entropy::LinearCrossEntropyOps;
@@ -8,18 +9,12 @@ use super::rope::RopeOps;
 use super::swiglu::SwigluOps;
 
 macro_rules! composed {
-    ($backend:ty) => {
-        impl AttentionOps for $backend {}
-        impl CachedAttentionOps for $backend {}
-        impl LinearOps for $backend {}
-        impl LinearCrossEntropyOps for $backend {}
-        impl RmsNormOps for $backend {}
-        impl RopeOps for $backend {}
-        impl SwigluOps for $backend {}
-    };
+    ($backend:ty: $($operation:ident),+) => { $(impl $operation for $backend {})+ };
 }
 
 #[cfg(feature = "cubecl")]
-composed!(burn::backend::Cube);
+composed!(burn::backend::Cube: AttentionOps, CachedAttentionOps);
+#[cfg(feature = "cubecl")]
+composed!(burn::backend::Cube: LinearOps, LinearCrossEntropyOps, RmsNormOps, RopeOps, SwigluOps);
 #[cfg(feature = "tch")]
-composed!(burn::backend::LibTorch);
+composed!(burn::backend::LibTorch: LinearOps, LinearCrossEntropyOps, RmsNormOps, RopeOps, SwigluOps);

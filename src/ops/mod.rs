@@ -1,8 +1,11 @@
 //! The optimised model's operations, one folder each: `mod.rs` has the formula, the contract and the function models
-//! call; `generic.rs` the composition every backend has; `flex.rs` the CPU kernels; `autodiff.rs` the hand-written
+//! call; `generic.rs` the composition every backend has; `flex.rs` the CPU kernels; `libtorch.rs` calls of PyTorch's; `autodiff.rs` the hand-written
 //! backward.
 //!
 //! A backend without kernels of its own gets the composition, so a model that calls these runs everywhere.
+
+// Burn marks its LibTorch backend deprecated; it is what holds ours against PyTorch's own kernels.
+#![cfg_attr(feature = "tch", expect(deprecated))]
 
 pub mod attention;
 #[cfg(any(feature = "cubecl", feature = "tch"))]
