@@ -80,6 +80,8 @@ impl Model for Bigram {
                 let [_, _, vocabulary] = logits.dims();
                 logits.reshape([batch, vocabulary])
             }
+
+            fn restart(&mut self) {}
         }
         Box::new(Stateless(self))
     }

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::backends;
 use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, run_steps};
-use crate::model::{BuildRequest, Model, Registry, Weights};
+use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
     Observation, Optimizer, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec, Workload,
@@ -32,7 +32,8 @@ pub(super) fn run(
     ensure_supported(spec.precision, &device)?;
     let (origin, tuning) = (Instant::now(), backend.watch_tuning());
     emit(opened(backend, &device, spec));
-    let bench = Bench { spec, registry, backend, device, origin };
+    let replays = spec.mode.replays() && backend.capabilities().graph_capture;
+    let bench = Bench { spec, registry, backend, device, origin, replays };
     if let Some(training) = &spec.workloads.training {
         bench.training(training, emit)?;
     }
@@ -130,6 +131,8 @@ struct Bench<'a> {
     backend: &'static dyn Backend,
     device: Device,
     origin: Origin,
+    /// Whether inference and generation are recorded as graphs and replayed.
+    replays: bool,
 }
 
 impl Bench<'_> {
@@ -208,14 +211,21 @@ impl Bench<'_> {
         let mut ids = self.ids(&self.device);
         let mut input = || ids.next(self.spec.batch_size, self.spec.seq_length);
         let clock = Clock::new(&self.device);
+        let mut replay = self.replays.then(|| Replay::new(&self.device, model.recordable(self.spec.seq_length)));
+        let mut run = |input| match &mut replay {
+            Some(replay) => replay.run(input),
+            None => model.forward(input),
+        };
         let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, |_| {
             let input = input();
-            let ((), total_ns) = clock.time(|| drop(model.forward(input)))?;
+            let ((), total_ns) = clock.time(|| drop(run(input)))?;
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
-        let (_, forward) = probe.phase(MemoryPhase::Forward, || model.forward(input()))?;
+        let (_, forward) = probe.phase(MemoryPhase::Forward, || run(input()))?;
         observation.memory_by_phase = vec![weights, forward];
-        self.watch(&mut observation, || drop(model.forward(input())))?;
+        self.watch(&mut observation, || drop(run(input())))?;
+        observation.replayed = replay.as_ref().map(Replay::is_hardware);
+        drop(replay);
         drop(model);
         finish(observation, &probe, emit);
         Ok(())
@@ -228,8 +238,11 @@ impl Bench<'_> {
         let clock = Clock::new(&self.device);
         let mut series = GenerationSeries::default();
         let steps = StepSpec { warmup_steps: spec.warmup_iterations, benchmark_steps: spec.iterations };
+        let capacity = spec.prompt_tokens + spec.new_tokens;
+        let replayed = self.replays.then(|| model.replayed_session(spec.batch_size, capacity)).flatten();
+        let mut session = replayed.unwrap_or_else(|| model.session(spec.batch_size, capacity));
         let mut observation = self.sampled(Workload::Generation, &steps, &probe, emit, |phase| {
-            let (first_ns, gaps_ns) = generate(model.as_ref(), spec, &mut ids, &clock)?;
+            let (first_ns, gaps_ns) = generate(session.as_mut(), spec, &mut ids, &clock)?;
             let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
             if phase == Phase::Measure {
                 series.first_token_ns.push(first_ns);
@@ -238,19 +251,19 @@ impl Bench<'_> {
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
         observation.generation = Some(series);
-        {
-            let mut session = model.session(spec.batch_size, spec.prompt_tokens + spec.new_tokens);
-            let prompt = || drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
-            let ((), prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
-            let tokens = || (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
-            let ((), decode) = probe.phase(MemoryPhase::Decode, tokens)?;
-            observation.memory_by_phase = vec![weights, prefill, decode];
-        }
+        session.restart();
+        let prompt = || drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
+        let ((), prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
+        let tokens = || (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
+        let ((), decode) = probe.phase(MemoryPhase::Decode, tokens)?;
+        observation.memory_by_phase = vec![weights, prefill, decode];
         self.watch(&mut observation, || {
-            let mut session = model.session(spec.batch_size, spec.prompt_tokens + spec.new_tokens);
+            session.restart();
             drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
             (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
         })?;
+        observation.replayed = self.replays.then(|| session.is_replayed());
+        drop(session);
         drop(model);
         finish(observation, &probe, emit);
         Ok(())
@@ -320,16 +333,16 @@ impl Bench<'_> {
 }
 
 /// One generation: wall clock of the first token, and of every later one by position. The session and its cache, and
-/// all token ids, are made before the clock starts.
+/// all token ids, are there before the clock starts.
 fn generate(
-    model: &dyn Model,
+    session: &mut dyn Session,
     spec: &GenerationSpec,
     ids: &mut Ids,
     clock: &Clock,
 ) -> Result<(u64, Vec<u64>), Failure> {
     let prompt = ids.next(spec.batch_size, spec.prompt_tokens);
     let tokens: Vec<_> = (1..spec.new_tokens).map(|_| ids.next(spec.batch_size, 1)).collect();
-    let mut session = model.session(spec.batch_size, spec.prompt_tokens + spec.new_tokens);
+    session.restart();
     let ((), first_ns) = clock.time(|| drop(session.feed(prompt)))?;
     let gaps = tokens.into_iter().map(|token| clock.time(|| drop(session.feed(token))).map(|((), ns)| ns));
     Ok((first_ns, gaps.collect::<Result<_, _>>()?))

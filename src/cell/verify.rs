@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use super::measure::{dtypes, ensure_supported};
 use super::reference::Reference;
 use crate::backends;
-use crate::model::{Array, BuildRequest, Model, Registry, Weights};
+use crate::model::{Array, BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{Check, Event, Failure, FailureKind, ModelConfig, Precision, TuningCache, VerifyReport, VerifySpec};
 
 /// Tokens generated greedily where no reference gives their number.
@@ -24,6 +24,15 @@ struct Computed {
     greedy: Vec<i64>,
     /// Worst relative L2 of the cached decode against the full forward, and the position it is at.
     decode: (f64, usize),
+    /// The same of recorded and replayed work, where the mode and the device have it.
+    replayed: Option<Replayed>,
+}
+
+/// Worst relative L2 of replayed work against the full forward, with positions.
+struct Replayed {
+    forward: (f64, usize),
+    /// Where the variant's decode can be recorded.
+    decode: Option<(f64, usize)>,
 }
 
 /// The inputs every variant gets.
@@ -43,7 +52,7 @@ pub(super) fn run(
     registry: &Registry,
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
-    let (_, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
     let reference = match &spec.reference {
         Some(path) => Some(Reference::load(path).map_err(|error| {
@@ -59,13 +68,21 @@ pub(super) fn run(
         }
         None => (seeded(spec), None, format!("seeded weights (seed {})", spec.seed)),
     };
+    let replays = spec.mode.replays() && backend.capabilities().graph_capture;
     let mut checks = Vec::new();
     for variant in &spec.variants {
-        let computed = compute(spec, registry, variant, &inputs, &device)?;
+        let computed = compute(spec, registry, variant, &inputs, &device, replays)?;
         if let Some((against, expected)) = &expected {
             compare(variant, against, &computed, expected, spec, &mut checks);
         }
-        checks.push(decode_check(variant, &computed, spec.tolerance.logits));
+        let mut own = |what: &str, worst| checks.push(own_check(variant, what, worst, spec.tolerance.logits));
+        own("cached decode", computed.decode);
+        if let Some(Replayed { forward, decode }) = computed.replayed {
+            own("replayed forward", forward);
+            if let Some(worst) = decode {
+                own("replayed decode", worst);
+            }
+        }
         if expected.is_none() {
             expected = Some((variant.clone(), computed));
         }
@@ -82,7 +99,7 @@ pub(super) fn run(
 fn split(reference: Reference) -> (Inputs, Computed) {
     let Reference { config, batch, seq, weights, ids, logits, loss, gradients, greedy } = reference;
     let new_tokens = greedy.len() / batch;
-    let expected = Computed { logits, loss, gradients, greedy, decode: (0.0, 0) };
+    let expected = Computed { logits, loss, gradients, greedy, decode: (0.0, 0), replayed: None };
     (Inputs { config, weights, batch, seq, ids, new_tokens }, expected)
 }
 
@@ -113,6 +130,7 @@ fn compute(
     variant: &str,
     inputs: &Inputs,
     device: &Device,
+    replays: bool,
 ) -> Result<Computed, Failure> {
     let build = |device: &Device| {
         let (config, weights) = (&inputs.config, &inputs.weights);
@@ -134,30 +152,46 @@ fn compute(
     };
     let model = build(device)?;
     let full = model.forward(ids(device));
-    let decode = decode(model.as_ref(), &ids(device), &full, inputs);
+    let mut session = model.session(inputs.batch, inputs.seq);
+    let decode = decode(session.as_mut(), &ids(device), &full, inputs);
+    let replayed = replays.then(|| replayed(model.as_ref(), &ids(device), &full, inputs));
     let greedy = greedy(model.as_ref(), ids(device), inputs);
-    Ok(Computed { logits: host(full), loss, gradients, greedy, decode })
+    Ok(Computed { logits: host(full), loss, gradients, greedy, decode, replayed })
 }
 
 /// Feeds the ids through the cache, once one at a time and once in two pieces.
-fn decode(model: &dyn Model, ids: &Tensor<2, Int>, full: &Tensor<3>, inputs: &Inputs) -> (f64, usize) {
+fn decode(session: &mut dyn Session, ids: &Tensor<2, Int>, full: &Tensor<3>, inputs: &Inputs) -> (f64, usize) {
     let (batch, seq, vocabulary) = (inputs.batch, inputs.seq, inputs.config.vocab_size);
     let mut worst = (0.0, 0);
     for pieces in [vec![1; seq], vec![seq.div_ceil(2), seq / 2]] {
-        let mut session = model.session(batch, seq);
+        session.restart();
         let mut done = 0;
         for count in pieces.into_iter().filter(|count| *count > 0) {
             let logits = host(session.feed(ids.clone().narrow(1, done, count)));
             done += count;
             let expected = host(full.clone().narrow(1, done - 1, 1).reshape([batch, vocabulary]));
             let error = relative_l2(&logits, &expected);
-            // Not-a-number must win over every number.
-            if error.is_nan() || error > worst.0 {
-                worst = (error, done - 1);
-            }
+            worst = worse(worst, (error, done - 1));
         }
     }
     worst
+}
+
+/// Replays the forward pass, on other ids first, and decodes twice: the second time nothing is recorded any more.
+fn replayed(model: &dyn Model, ids: &Tensor<2, Int>, full: &Tensor<3>, inputs: &Inputs) -> Replayed {
+    let mut forward = Replay::new(&ids.device(), model.recordable(inputs.seq));
+    drop(forward.run(ids.zeros_like()));
+    let error = relative_l2(&host(forward.run(ids.clone())), &host(full.clone()));
+    let decode = model.replayed_session(inputs.batch, inputs.seq).map(|mut session| {
+        let mut again = || decode(session.as_mut(), ids, full, inputs);
+        worse(again(), again())
+    });
+    Replayed { forward: (error, inputs.seq - 1), decode }
+}
+
+/// The larger of two errors; not-a-number is larger than every number.
+fn worse(a: (f64, usize), b: (f64, usize)) -> (f64, usize) {
+    if a.0.is_nan() || a.0 >= b.0 { a } else { b }
 }
 
 fn greedy(model: &dyn Model, ids: Tensor<2, Int>, inputs: &Inputs) -> Vec<i64> {
@@ -213,11 +247,10 @@ fn compare(
     check("greedy continuation".to_owned(), share, if judged { 0.0 } else { 1.0 }, note);
 }
 
-fn decode_check(variant: &str, computed: &Computed, tolerance: f64) -> Check {
-    let (error, position) = computed.decode;
+fn own_check(variant: &str, what: &str, (error, position): (f64, usize), tolerance: f64) -> Check {
     Check {
         variant: variant.to_owned(),
-        what: "cached decode".to_owned(),
+        what: what.to_owned(),
         against: "its own full forward".to_owned(),
         error: error.is_finite().then_some(error),
         tolerance,

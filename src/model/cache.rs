@@ -1,4 +1,4 @@
-use burn::tensor::Tensor;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor};
 
 /// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]` each.
 #[derive(Debug)]
@@ -15,6 +15,29 @@ pub(super) enum LayerCache {
 }
 
 impl LayerCache {
+    /// Forgets what was written.
+    pub(super) fn restart(&mut self) {
+        if let Self::Growing(cache) = self {
+            *cache = None;
+        }
+    }
+
+    /// Puts `keys` and `values` of one position at the one whose number is in `position [1]`; returns all slots.
+    pub(super) fn put(
+        &mut self,
+        keys: Tensor<4>,
+        values: Tensor<4>,
+        position: &Tensor<1, Int>,
+    ) -> (Tensor<4>, Tensor<4>) {
+        let Self::Preallocated { keys: all_keys, values: all_values } = self else {
+            unreachable!("a growing cache is not recorded");
+        };
+        for (all, new) in [(&mut *all_keys, keys), (&mut *all_values, values)] {
+            all.inplace(|all| all.select_assign(2, position.clone(), new, IndexingUpdateOp::Assign));
+        }
+        (all_keys.clone(), all_values.clone())
+    }
+
     /// Puts `keys` and `values` at positions `first..`; returns the tensors to attend to, whose first
     /// `first + count` positions are filled.
     pub(super) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>, first: usize) -> (Tensor<4>, Tensor<4>) {

@@ -3,16 +3,19 @@
 //! computes each step, never what is computed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 
 use super::cache::LayerCache;
+use super::generation::{Generation, ReplayedGeneration};
 use super::layers::{Linear, Norm, Source, host};
-use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, plain};
+use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, Work, plain};
 use crate::ops;
-use crate::ops::attention::Heads;
+use crate::ops::attention::{Heads, later_slots};
+use crate::ops::precision::in_type;
 use crate::ops::rope::RopeTables;
 use crate::spec::ModelConfig;
 
@@ -23,7 +26,7 @@ pub(super) struct Decoder {
     norm: Norm,
     head: Linear,
     #[module(skip)]
-    shared: Shared,
+    pub shared: Shared,
 }
 
 #[derive(Module, Debug)]
@@ -40,20 +43,32 @@ struct Layer {
 
 /// What all layers use.
 #[derive(Clone, Debug)]
-struct Shared {
+pub(super) struct Shared {
     config: ModelConfig,
     optimizations: Optimizations,
     heads: Heads,
-    tables: Option<RopeTables>,
+    pub tables: Option<RopeTables>,
     dtype: DType,
-    device: Device,
+    pub device: Device,
 }
 
-/// Which rows of the rotary tables a forward pass uses.
-struct Positions {
-    first: usize,
-    /// Cosine and sine of just these rows, for the plain rotation.
-    plain: Option<(Tensor<2>, Tensor<2>)>,
+/// Where a forward pass stands in its sequences.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub first: First,
+    pub tables: RopeTables,
+    /// Row of the tables that the first position uses.
+    pub row: usize,
+}
+
+/// The first position of a forward pass.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives for each pass")]
+pub(super) enum First {
+    /// This one.
+    Known(usize),
+    /// The only one of the pass, its number in a tensor `[1]`: replaying a recording moves on.
+    InTensor(Tensor<1, Int>),
 }
 
 impl Decoder {
@@ -111,18 +126,43 @@ impl Decoder {
         })
     }
 
-    /// Final hidden states `[batch, seq, hidden]` of `ids [batch, seq]`, the first of them at position `first`.
-    fn hidden(&self, ids: Tensor<2, Int>, first: usize, caches: Option<&mut [LayerCache]>) -> Tensor<3> {
+    /// Final hidden states `[batch, seq, hidden]` of `ids [batch, seq]`.
+    fn hidden(&self, ids: Tensor<2, Int>, place: &Place, caches: Option<&mut [LayerCache]>) -> Tensor<3> {
         let [batch, seq] = ids.dims();
-        let positions = self.shared.positions(first, seq);
         let x = self.embedding.val().select(0, ids.reshape([batch * seq]));
-        let mut x = plain::in_type(x.reshape([batch, seq, self.shared.config.hidden_size]), self.shared.dtype);
+        let mut x = in_type(x.reshape([batch, seq, self.shared.config.hidden_size]), self.shared.dtype);
         let mut caches = caches.map(|caches| caches.iter_mut());
         for layer in &self.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
-            x = layer.forward(x, &positions, cache, &self.shared);
+            x = layer.forward(x, place, cache, &self.shared);
         }
         x
+    }
+
+    /// Logits `[batch, vocabulary]` of the last of `ids [batch, count]`.
+    pub fn last_logits(&self, ids: Tensor<2, Int>, place: &Place, caches: &mut [LayerCache]) -> Tensor<2> {
+        let [batch, count] = ids.dims();
+        let hidden = self.hidden(ids, place, Some(caches));
+        let last_only = self.shared.has(Optimization::LastLogits);
+        let hidden = if last_only { hidden.narrow(1, count - 1, 1) } else { hidden };
+        let logits = self.logits(hidden);
+        let [_, rows, vocabulary] = logits.dims();
+        logits.narrow(1, rows - 1, 1).reshape([batch, vocabulary])
+    }
+
+    /// A cache for each layer.
+    pub fn caches(&self, batch: usize, capacity: usize) -> Vec<LayerCache> {
+        let shared = &self.shared;
+        let shape = [batch, shared.heads.key_value, capacity, shared.config.head_dim()];
+        let zeros = || Tensor::zeros(shape, (&shared.device, shared.dtype));
+        let cache = |_| {
+            if shared.has(Optimization::KvCache) {
+                LayerCache::Preallocated { keys: zeros(), values: zeros() }
+            } else {
+                LayerCache::Growing(None)
+            }
+        };
+        self.layers.iter().map(cache).collect()
     }
 
     fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
@@ -140,7 +180,8 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl Model for Decoder {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, 0, None))
+        let place = self.shared.place(0, ids.dims()[1]);
+        self.logits(self.hidden(ids, &place, None))
     }
 
     fn loss(&self, ids: Tensor<2, Int>) -> Tensor<1> {
@@ -148,7 +189,8 @@ impl Model for Decoder {
             return plain::next_token_loss(self.forward(ids.clone()), ids);
         }
         let [batch, seq] = ids.dims();
-        let hidden = self.shared.norm(&self.norm, self.hidden(ids.clone(), 0, None));
+        let place = self.shared.place(0, seq);
+        let hidden = self.shared.norm(&self.norm, self.hidden(ids.clone(), &place, None));
         let nothing = Tensor::full([batch, 1], -1, &ids.device());
         let targets = Tensor::cat(vec![ids.narrow(1, 1, seq - 1), nothing], 1).reshape([batch * seq]);
         let hidden = hidden.reshape([batch * seq, self.shared.config.hidden_size]);
@@ -156,17 +198,17 @@ impl Model for Decoder {
     }
 
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
-        let shared = &self.shared;
-        let shape = [batch, shared.heads.key_value, capacity, shared.config.head_dim()];
-        let zeros = || Tensor::zeros(shape, (&shared.device, shared.dtype));
-        let cache = || {
-            if shared.has(Optimization::KvCache) {
-                LayerCache::Preallocated { keys: zeros(), values: zeros() }
-            } else {
-                LayerCache::Growing(None)
-            }
-        };
-        Box::new(Generation { decoder: self, caches: self.layers.iter().map(|_| cache()).collect(), length: 0 })
+        Box::new(Generation::new(self, batch, capacity))
+    }
+
+    fn recordable(&self, seq: usize) -> Work<'_, 3> {
+        let place = self.shared.place(0, seq);
+        Box::new(move |ids| self.logits(self.hidden(ids, &place, None)))
+    }
+
+    fn replayed_session(&self, batch: usize, capacity: usize) -> Option<Box<dyn Session + '_>> {
+        let fixed = self.shared.has(Optimization::KvCache);
+        fixed.then(|| Box::new(ReplayedGeneration::new(self, batch, capacity)) as Box<dyn Session>)
     }
 
     fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
@@ -203,25 +245,6 @@ impl Model for Decoder {
     }
 }
 
-struct Generation<'a> {
-    decoder: &'a Decoder,
-    caches: Vec<LayerCache>,
-    length: usize,
-}
-
-impl Session for Generation<'_> {
-    fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
-        let [batch, count] = ids.dims();
-        let hidden = self.decoder.hidden(ids, self.length, Some(&mut self.caches));
-        self.length += count;
-        let last_only = self.decoder.shared.has(Optimization::LastLogits);
-        let hidden = if last_only { hidden.narrow(1, count - 1, 1) } else { hidden };
-        let logits = self.decoder.logits(hidden);
-        let [_, rows, vocabulary] = logits.dims();
-        logits.narrow(1, rows - 1, 1).reshape([batch, vocabulary])
-    }
-}
-
 impl Shared {
     fn has(&self, optimization: Optimization) -> bool {
         self.optimizations.has(optimization)
@@ -233,12 +256,17 @@ impl Shared {
     }
 
     /// The plain way makes its tables anew in every forward pass, as `transformers` does.
-    fn positions(&self, first: usize, seq: usize) -> Positions {
-        let plain = self.tables.is_none().then(|| {
-            let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
-            RopeTables::new(first..first + seq, head_dim, theta, table_dtype(self.dtype), &self.device).into_parts()
-        });
-        Positions { first, plain }
+    pub fn place(&self, first: usize, seq: usize) -> Place {
+        let (tables, row) = match &self.tables {
+            Some(tables) => (tables.clone(), first),
+            None => (self.tables(first..first + seq), 0),
+        };
+        Place { first: First::Known(first), tables, row }
+    }
+
+    pub fn tables(&self, positions: Range<usize>) -> RopeTables {
+        let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
+        RopeTables::new(positions, head_dim, theta, table_dtype(self.dtype), &self.device)
     }
 }
 
@@ -271,7 +299,7 @@ impl Qkv {
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<3>, at: &Positions, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
         let fast = shared.has(Optimization::Linear);
         let h = shared.norm(&self.attn_norm, x.clone());
         let h = self.attend(h, at, cache, shared);
@@ -282,21 +310,20 @@ impl Layer {
     }
 
     /// Attention heads before the output projection, `[batch, seq, hidden]`.
-    fn attend(&self, x: Tensor<3>, at: &Positions, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
+    fn attend(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
         let fast = shared.has(Optimization::Linear);
         let qkv = match self.qkv.as_slice() {
             [q, k, v] => Qkv::Apart([q, k, v].map(|linear| linear.forward(x.clone(), fast))),
             fused => Qkv::Packed(fused[0].forward(x, fast)),
         };
         let heads = shared.heads;
-        let qkv = match (&shared.tables, &at.plain) {
-            (Some(tables), _) => Qkv::Packed(ops::rope(qkv.packed(), tables, heads.query + heads.key_value, at.first)),
-            (None, Some((cos, sin))) => {
-                let [q, k, v] = qkv.apart(&shared.config);
-                let turned = |x, heads| plain::rope(x, cos.clone(), sin.clone(), heads);
-                Qkv::Apart([turned(q, heads.query), turned(k, heads.key_value), v])
-            }
-            (None, None) => unreachable!("positions carry tables where the model has none"),
+        let qkv = if shared.has(Optimization::Rope) {
+            Qkv::Packed(ops::rope(qkv.packed(), &at.tables, heads.query + heads.key_value, at.row))
+        } else {
+            let [q, k, v] = qkv.apart(&shared.config);
+            let (cos, sin) = at.tables.clone().into_parts();
+            let turned = |x, heads| plain::rope(x, cos.clone(), sin.clone(), heads);
+            Qkv::Apart([turned(q, heads.query), turned(k, heads.key_value), v])
         };
         match (shared.has(Optimization::Attention), cache) {
             (true, None) => ops::attention(qkv.packed(), heads),
@@ -304,22 +331,36 @@ impl Layer {
                 let qkv = qkv.packed();
                 let [_, seq, _] = qkv.dims();
                 let [_, k, v] = Qkv::Packed(qkv.clone()).apart(&shared.config);
-                let (keys, values) =
-                    cache.append(split_heads(k, heads.key_value), split_heads(v, heads.key_value), at.first);
-                ops::cached_attention(qkv, keys, values, at.first + seq, heads)
+                let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
+                match &at.first {
+                    First::Known(first) => {
+                        let (keys, values) = cache.append(k, v, *first);
+                        ops::cached_attention(qkv, keys, values, first + seq, heads)
+                    }
+                    First::InTensor(position) => {
+                        let (keys, values) = cache.put(k, v, position);
+                        ops::attention_at(qkv, keys, values, position, heads)
+                    }
+                }
             }
             (false, cache) => {
                 let [q, k, v] = qkv.apart(&shared.config);
                 let [_, seq, _] = q.dims();
                 let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
-                let (k, v) = match cache {
-                    Some(cache) => {
-                        let (k, v) = cache.append(k, v, at.first);
-                        (k.narrow(2, 0, at.first + seq), v.narrow(2, 0, at.first + seq))
+                let ((k, v), hidden) = match (cache, &at.first) {
+                    (None, _) => ((k, v), plain::later_keys(seq, seq, &shared.device)),
+                    (Some(cache), First::Known(first)) => {
+                        let (length, (k, v)) = (first + seq, cache.append(k, v, *first));
+                        let filled = (k.narrow(2, 0, length), v.narrow(2, 0, length));
+                        (filled, plain::later_keys(seq, length, &shared.device))
                     }
-                    None => (k, v),
+                    (Some(cache), First::InTensor(position)) => {
+                        let (k, v) = cache.put(k, v, position);
+                        let hidden = later_slots(k.dims()[2], position).unsqueeze();
+                        ((k, v), Some(hidden))
+                    }
                 };
-                join_heads(plain::attention(split_heads(q, heads.query), k, v))
+                join_heads(plain::attention(split_heads(q, heads.query), k, v, hidden))
             }
         }
     }

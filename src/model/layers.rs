@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 
-use super::{Array, BuildRequest, plain};
+use super::{Array, BuildRequest};
 use crate::ops;
+use crate::ops::precision::in_type;
 
 /// Where a weight comes from: a Hugging Face parameter `[out, in]`.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Linear {
 
     /// The weight `[in, sum of out]` as products use it.
     pub fn weight(&self) -> Tensor<2> {
-        plain::in_type(self.weight.val(), self.dtype)
+        in_type(self.weight.val(), self.dtype)
     }
 
     /// The weight's gradient, if it has one.

@@ -2,10 +2,12 @@
 
 mod cache;
 mod decoder;
+mod generation;
 mod layers;
 mod optimization;
 mod plain;
 mod registry;
+mod replay;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use burn::tensor::{Gradients, Int, Tensor};
 
 pub use optimization::{Optimization, Optimizations, decoder_variants};
 pub use registry::{BuildError, BuildRequest, Family, Registry};
+pub use replay::{Replay, Work};
 pub use weights::{Array, Weights};
 
 /// A causal language model as the workloads use it.
@@ -30,6 +33,20 @@ pub trait Model: Send + Sync {
     /// Starts generation with an empty cache for `batch` sequences of at most `capacity` tokens.
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_>;
 
+    /// The forward pass on sequences of `seq` tokens as work that can be recorded: what it needs from the host is made
+    /// now.
+    fn recordable(&self, seq: usize) -> Work<'_, 3> {
+        let _ = seq;
+        Box::new(|ids| self.forward(ids))
+    }
+
+    /// As [`Self::session`], its prefill and its decode steps recorded and replayed; `None` if the shapes of this
+    /// model's decode steps change from token to token.
+    fn replayed_session(&self, batch: usize, capacity: usize) -> Option<Box<dyn Session + '_>> {
+        let _ = (batch, capacity);
+        None
+    }
+
     /// Gradients under their Hugging Face names and shapes, however this model lays its weights out.
     fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>>;
 
@@ -41,4 +58,12 @@ pub trait Model: Send + Sync {
 pub trait Session: Send {
     /// Appends `ids [batch, count]`; logits `[batch, vocabulary]` of the last of them.
     fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2>;
+
+    /// Forgets every token; memory is kept.
+    fn restart(&mut self);
+
+    /// Whether the device replays its steps as graphs.
+    fn is_replayed(&self) -> bool {
+        false
+    }
 }

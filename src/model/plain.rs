@@ -1,17 +1,9 @@
 //! The plain way: what the baseline does, every intermediate materialised, in ordinary tensor operations.
 
 use burn::tensor::activation::{log_softmax, sigmoid, softmax};
-use burn::tensor::{Bool, DType, FloatDType, Int, Tensor};
+use burn::tensor::{Bool, Device, Int, Tensor};
 
-/// The tensor in at least 32 bits: sums and exponentials are taken of it.
-fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    if matches!(x.dtype(), DType::BF16 | DType::F16) { x.cast(FloatDType::F32) } else { x }
-}
-
-/// The tensor in `dtype`.
-pub(super) fn in_type<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    if x.dtype() == dtype { x } else { x.cast(FloatDType::from(dtype)) }
-}
+use crate::ops::precision::{in_type, widened};
 
 /// RMSNorm (arXiv:1910.07467) of `x [batch, seq, n]` with `weight [n]`.
 pub(super) fn rms_norm(x: Tensor<3>, weight: Tensor<1>, eps: f64) -> Tensor<3> {
@@ -38,22 +30,26 @@ pub(super) fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
     gate.clone() * sigmoid(gate) * up
 }
 
-/// Causal attention of `q [batch, heads, seq, head_dim]` on `k`, `v [batch, kv_heads, keys, head_dim]`; the queries
-/// are the last `seq` of the `keys` positions.
-pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-    let [batch, heads, seq, head_dim] = q.dims();
+/// Attention of `q [batch, heads, seq, head_dim]` on `k`, `v [batch, kv_heads, keys, head_dim]`; `hidden` is true where
+/// a key must not be seen.
+pub(super) fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
+    let [batch, heads, _, head_dim] = q.dims();
     let [_, kv_heads, keys, _] = k.dims();
     let repeated =
         |x: Tensor<4>| x.unsqueeze_dim::<5>(2).repeat_dim(2, heads / kv_heads).reshape([batch, heads, keys, head_dim]);
     // A product: the gradient of Burn 0.22.1's division by a number rounds that number to single precision.
     let scores = q.matmul(repeated(k).swap_dims(2, 3)) * (head_dim as f64).powf(-0.5);
-    let scores = if seq > 1 { scores.mask_fill(later_keys(seq, keys, &v.device()), f32::NEG_INFINITY) } else { scores };
+    let scores = match hidden {
+        Some(hidden) => scores.mask_fill(hidden, f32::NEG_INFINITY),
+        None => scores,
+    };
     in_type(softmax(widened(scores), 3), v.dtype()).matmul(repeated(v))
 }
 
-/// True where a key comes after the query, `[1, 1, seq, keys]`.
-fn later_keys(seq: usize, keys: usize, device: &burn::tensor::Device) -> Tensor<4, Bool> {
-    Tensor::<2, Bool>::tril_mask([seq, keys], (keys - seq) as i64, device).unsqueeze()
+/// True where a key comes after the query, `[1, 1, seq, keys]`, the queries being the last `seq` positions; a single
+/// one sees everything.
+pub(super) fn later_keys(seq: usize, keys: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+    (seq > 1).then(|| Tensor::<2, Bool>::tril_mask([seq, keys], (keys - seq) as i64, device).unsqueeze())
 }
 
 /// Mean next-token cross-entropy `[1]` of `logits [batch, seq, vocabulary]` against `ids [batch, seq]`.

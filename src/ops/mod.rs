@@ -14,6 +14,7 @@ mod composed;
 mod flex;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub(crate) mod precision;
 mod primitive;
 pub mod rms_norm;
 pub mod rope;
@@ -21,7 +22,7 @@ pub mod swiglu;
 #[cfg(all(test, feature = "flex"))]
 mod testing;
 
-pub use attention::{attention, cached_attention};
+pub use attention::{attention, attention_at, cached_attention};
 pub use linear::{linear, linear_add};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use rms_norm::rms_norm;

@@ -69,7 +69,10 @@ fn median(times: &[u64]) -> Option<f64> {
 /// How a step ran on the device; a generation's step is a whole iteration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Kernels launched.
+    /// Whether a recorded graph was replayed; null where that was not to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<bool>,
+    /// Kernels launched from the host; a replayed graph launches its own.
     pub launches: Option<u64>,
     /// Share of the launches that the fusion engine put together, in percent.
     pub fused_percent: Option<f64>,
@@ -91,12 +94,16 @@ impl Execution {
         let launches = kernels.map(|kernels| kernels.iter().map(|kernel| kernel.launches).sum::<u64>());
         let fused =
             kernels.map(|kernels| kernels.iter().filter(|kernel| kernel.fused).map(|kernel| kernel.launches).sum());
-        let timed: Option<u64> = kernels.and_then(|kernels| kernels.iter().map(|kernel| kernel.device_ns).sum());
+        let replayed = observation.replayed == Some(true);
+        let timed: Option<u64> =
+            kernels.filter(|_| !replayed).and_then(|kernels| kernels.iter().map(|kernel| kernel.device_ns).sum());
         let kernels_ms = timed.map(|time| time as f64 / NS_PER_MS);
         let wall_ms = median(&observation.samples_ns).map(|time| time / NS_PER_MS).filter(|time| *time > 0.0);
         let mut reasons: Vec<&str> = Vec::new();
         if let Reading::Missing { reason } = &observation.launches {
             reasons.push(reason);
+        } else if replayed {
+            reasons.push("the kernels of a replayed graph are not seen one by one");
         } else if timed.is_none() {
             reasons.push("the device does not time single kernels");
         }
@@ -104,9 +111,14 @@ impl Execution {
             reasons.push(reason);
         }
         reasons.dedup();
+        if observation.replayed == Some(false) {
+            reasons.push("nothing was replayed: the device records no graphs, or the variant's cache grows");
+        }
         Self {
+            replayed: observation.replayed,
             launches,
             fused_percent: launches
+                .filter(|_| !replayed)
                 .zip(fused)
                 .filter(|(all, _)| *all > 0)
                 .map(|(all, fused): (u64, u64)| fused as f64 / all as f64 * 100.0),

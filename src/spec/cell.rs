@@ -38,8 +38,16 @@ pub enum Mode {
     Default,
     /// As `default`, with graph capture and replay of inference and decode.
     ReduceOverhead,
-    /// Fusion, full autotune, graph capture where it helps.
+    /// Fusion, full autotune, graph capture and replay.
     MaxAutotune,
+}
+
+impl Mode {
+    /// Whether it asks for graphs that are recorded once and replayed.
+    #[must_use]
+    pub fn replays(self) -> bool {
+        matches!(self, Self::ReduceOverhead | Self::MaxAutotune)
+    }
 }
 
 impl fmt::Display for Mode {

@@ -171,6 +171,9 @@ pub struct Observation {
     /// What the driver says the process holds at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver_memory: Option<Figure>,
+    /// Whether the device replayed a recorded graph; `None` where that was not to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<bool>,
     /// The device's own clock.
     #[serde(default)]
     pub device_clock: Reading<DeviceClock>,
@@ -197,6 +200,7 @@ impl Observation {
             memory_by_step: Reading::default(),
             memory_by_phase: Vec::new(),
             driver_memory: None,
+            replayed: None,
             device_clock: Reading::default(),
             launches: Reading::default(),
         }

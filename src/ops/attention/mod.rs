@@ -21,7 +21,10 @@ mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::ops::precision::{in_type, widened};
 
 /// Query heads and the key-value heads they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,4 +121,31 @@ pub fn cached_attention(
         length,
         heads,
     ))
+}
+
+/// Attention of one new position, whose number is in `position [1]`, on a preallocated key-value cache: shapes do not
+/// depend on the position, so it can be recorded. See [`CachedAttentionOps::cached_attention`] for shapes. A composition
+/// on every backend.
+#[must_use]
+pub fn attention_at(
+    queries: Tensor<3>,
+    keys: Tensor<4>,
+    values: Tensor<4>,
+    position: &Tensor<1, Int>,
+    heads: Heads,
+) -> Tensor<3> {
+    let [batch, key_value, capacity, head_dim] = keys.dims();
+    let (outer, group, dtype) = (batch * key_value, heads.group(), keys.dtype());
+    let q = queries.narrow(2, 0, heads.query * head_dim).reshape([outer, group, head_dim]);
+    let k = keys.reshape([outer, capacity, head_dim]).swap_dims(1, 2);
+    let scores = widened(q.matmul(k)) * (head_dim as f64).powf(-0.5);
+    let scores = scores.mask_fill(later_slots(capacity, position).expand([outer, group, capacity]), f32::NEG_INFINITY);
+    let p = in_type(softmax(scores, 2), dtype);
+    p.matmul(values.reshape([outer, capacity, head_dim])).reshape([batch, 1, heads.query * head_dim])
+}
+
+/// True for the slots of a cache behind the position whose number is in `position [1]`, `[1, 1, capacity]`.
+pub(crate) fn later_slots(capacity: usize, position: &Tensor<1, Int>) -> Tensor<3, Bool> {
+    let slots = Tensor::<1, Int>::arange(0..capacity as i64, &position.device());
+    slots.greater(position.clone().expand([capacity])).reshape([1, 1, capacity])
 }

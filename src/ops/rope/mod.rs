@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 /// Which way [`RopeOps::rope`] turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,13 @@ impl RopeTables {
             Tensor::from_data(TensorData::new(angles.map(f).collect(), shape), (device, dtype))
         };
         Self { cos: table(f64::cos), sin: table(f64::sin) }
+    }
+
+    /// The row of the one position whose number is in `position [1]`.
+    #[must_use]
+    pub fn at(&self, position: &Tensor<1, Int>) -> Self {
+        let row = |table: &Tensor<2>| table.clone().select(0, position.clone());
+        Self { cos: row(&self.cos), sin: row(&self.sin) }
     }
 
     /// Cosine and sine.

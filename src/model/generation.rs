@@ -1,0 +1,192 @@
+//! The decoder's generation: prefill, then one token at a time.
+
+use burn::tensor::{Int, Tensor};
+
+use super::cache::LayerCache;
+use super::decoder::{Decoder, First, Place};
+use super::replay::Held;
+use super::{Replay, Session, Work};
+
+/// Generation with every operation launched.
+pub(super) struct Generation<'a> {
+    decoder: &'a Decoder,
+    caches: Vec<LayerCache>,
+    length: usize,
+}
+
+impl<'a> Generation<'a> {
+    pub fn new(decoder: &'a Decoder, batch: usize, capacity: usize) -> Self {
+        Self { decoder, caches: decoder.caches(batch, capacity), length: 0 }
+    }
+}
+
+impl Session for Generation<'_> {
+    fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
+        let [_, count] = ids.dims();
+        let place = self.decoder.shared.place(self.length, count);
+        self.length += count;
+        self.decoder.last_logits(ids, &place, &mut self.caches)
+    }
+
+    fn restart(&mut self) {
+        self.caches.iter_mut().for_each(LayerCache::restart);
+        self.length = 0;
+    }
+}
+
+/// Generation whose prefill and decode steps are recorded and replayed.
+pub(super) struct ReplayedGeneration<'a> {
+    decoder: &'a Decoder,
+    caches: Held<Vec<LayerCache>>,
+    length: usize,
+    /// Position of the next decode step, on the device; each step moves it on.
+    position: Held<Tensor<1, Int>>,
+    /// What `position` holds.
+    position_is: usize,
+    prefill: Option<Replay<'a, 2>>,
+    decode: Replay<'a, 2>,
+}
+
+impl<'a> ReplayedGeneration<'a> {
+    pub fn new(decoder: &'a Decoder, batch: usize, capacity: usize) -> Self {
+        let shared = &decoder.shared;
+        let caches = Held::new(decoder.caches(batch, capacity));
+        let position = Held::new(Tensor::zeros([1], &shared.device));
+        let tables = match &shared.tables {
+            Some(tables) => tables.clone(),
+            None => shared.tables(0..capacity),
+        };
+        let (held, at) = (caches.clone(), position.clone());
+        let step: Work<'a, 2> = Box::new(move |ids| {
+            let position = at.lock().clone();
+            let place = Place { tables: tables.at(&position), first: First::InTensor(position.clone()), row: 0 };
+            let logits = decoder.last_logits(ids, &place, &mut held.lock());
+            // The recording's own runs must not leave the cache.
+            let next = (position + 1).clamp_max(capacity as i64 - 1);
+            at.lock().inplace(|position| position.slice_assign(0..1, next));
+            logits
+        });
+        let decode = Replay::new(&shared.device, step);
+        Self { decoder, caches, length: 0, position, position_is: 0, prefill: None, decode }
+    }
+
+    fn prefill(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
+        let (decoder, [_, count]) = (self.decoder, ids.dims());
+        let same = |prefill: &Replay<2>| !prefill.is_new(&ids);
+        if !self.prefill.as_ref().is_some_and(same) {
+            let (place, caches) = (decoder.shared.place(0, count), self.caches.clone());
+            let work: Work<'a, 2> = Box::new(move |ids| decoder.last_logits(ids, &place, &mut caches.lock()));
+            self.prefill = Some(Replay::new(&decoder.shared.device, work));
+        }
+        self.prefill.as_mut().expect("made above").run(ids)
+    }
+
+    fn step(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
+        if self.decode.is_new(&ids) {
+            self.move_to(self.length);
+            self.decode.record(ids.clone());
+            self.position_is = usize::MAX;
+        }
+        self.move_to(self.length);
+        self.position_is += 1;
+        self.decode.run(ids)
+    }
+
+    fn move_to(&mut self, position: usize) {
+        if self.position_is != position {
+            let there = Tensor::from_data([position as i64], &self.decoder.shared.device);
+            self.position.lock().inplace(|position| position.slice_assign(0..1, there));
+            self.position_is = position;
+        }
+    }
+}
+
+impl Session for ReplayedGeneration<'_> {
+    fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
+        let [_, count] = ids.dims();
+        let logits = match (self.length, count) {
+            (0, _) => self.prefill(ids),
+            (_, 1) => self.step(ids),
+            (length, _) => {
+                let place = self.decoder.shared.place(length, count);
+                self.decoder.last_logits(ids, &place, &mut self.caches.lock())
+            }
+        };
+        self.length += count;
+        logits
+    }
+
+    fn restart(&mut self) {
+        self.length = 0;
+    }
+
+    fn is_replayed(&self) -> bool {
+        self.decode.is_hardware() && self.prefill.as_ref().is_none_or(Replay::is_hardware)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::model::{BuildRequest, Registry, Weights};
+    use crate::spec::ModelConfig;
+
+    fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+        tensor.into_data().iter::<f64>().collect()
+    }
+
+    /// Flex records no graphs: what is replayed there runs again, through the same code and on the same buffers.
+    #[test]
+    fn replayed_work_computes_what_plain_work_does_at_every_position() {
+        let config = ModelConfig {
+            vocab_size: 50,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            max_position_embeddings: 12,
+            ..ModelConfig::default()
+        };
+        let (weights, device) = (Weights::seeded(&config, 1), Device::flex());
+        for variant in ["example", "example-without-attention", "example-without-rope", "default"] {
+            let request = BuildRequest {
+                variant,
+                config: &config,
+                weights: &weights,
+                weight_dtype: DType::F64,
+                dtype: DType::F64,
+                device: &device,
+            };
+            let model = Registry::default().build("decoder", &request).expect("a built-in variant");
+            let ids = |shift: i64| {
+                let ids = Tensor::<1, Int>::arange(0..24, &device).reshape([2, 12]);
+                (ids * 7 + shift).remainder_scalar(50)
+            };
+            let mut forward = Replay::new(&device, model.recordable(12));
+            let close = |a: Tensor<3>, b: Tensor<3>| {
+                let worst = host(a - b).into_iter().fold(0.0, |worst, x| x.abs().max(worst));
+                assert!(worst < 1e-12, "{variant}: {worst:e}");
+            };
+            for shift in 0..2 {
+                close(forward.run(ids(shift)), model.forward(ids(shift)));
+            }
+            let Some(mut session) = model.replayed_session(2, 12) else {
+                assert_eq!(variant, "default", "only a growing cache cannot be recorded");
+                continue;
+            };
+            for (prompt, shift) in [(5, 0), (5, 1), (1, 2)] {
+                session.restart();
+                let full = model.forward(ids(shift));
+                let mut done = 0;
+                for count in std::iter::once(prompt).chain(std::iter::repeat_n(1, 12 - prompt)) {
+                    let logits = session.feed(ids(shift).narrow(1, done, count));
+                    done += count;
+                    close(logits.unsqueeze_dim(1), full.clone().narrow(1, done - 1, 1));
+                }
+            }
+        }
+    }
+}
