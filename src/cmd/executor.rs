@@ -6,10 +6,17 @@ use super::CommandError;
 use crate::backends;
 use crate::config::Limits;
 use crate::runner::{self, Child, Collected, Executor, ProcessExecutor, StopFlag};
-use crate::spec::{Event, Job};
+use crate::spec::{Event, Job, TuningCache};
 
 /// Share of the machine's memory a cell may use if the experiment does not say: the rest keeps the machine alive.
 const USUAL_MEMORY_PERCENT: u64 = 90;
+
+/// What CubeCL 0.11's tuning database (turso 0.8) says when two of its threads have got into each other's way. It is
+/// rare and not the job's doing, so the job runs anew.
+const DATABASE_RACE: &str = "reader slot released by non-owner";
+
+/// How often a job runs at most for that reason.
+const ATTEMPTS: usize = 3;
 
 /// A child of this very program for every job, or of the program that a backend of its own names.
 pub(super) struct Children(ProcessExecutor);
@@ -33,8 +40,28 @@ impl Executor for Children {
     fn execute(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
         match backends::external(job.backend()) {
             Some(child) => ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event),
-            None => self.0.execute(job, on_event),
+            None => self.own(job, on_event),
         }
+    }
+}
+
+impl Children {
+    fn own(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
+        let mut done = self.0.execute(job, on_event);
+        for _ in 1..ATTEMPTS {
+            if !done.failure.as_ref().is_some_and(|failure| failure.stderr.contains(DATABASE_RACE)) {
+                break;
+            }
+            tracing::warn!("CubeCL's tuning database failed ({DATABASE_RACE}); the job runs anew");
+            if let Job::Measure { cell, cache: Some(folder) } = job
+                && cell.tuning_cache == TuningCache::Cold
+                && let Err(error) = std::fs::remove_dir_all(folder)
+            {
+                tracing::warn!("its cache stays in part: {error}");
+            }
+            done = self.0.execute(job, on_event);
+        }
+        done
     }
 }
 
