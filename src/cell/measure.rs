@@ -189,6 +189,8 @@ impl Bench<'_> {
         })?;
         let (loss, forward) = probe.phase(MemoryPhase::Forward, || model.loss(input()))?;
         let (gradients, backward) = probe.phase(MemoryPhase::Backward, || loss.backward())?;
+        readable(loss)?;
+        drop(model.gradients(&gradients));
         observation.memory_by_phase = vec![weights, forward, backward];
         if let Some(optimizer) = &mut optimizer {
             let step = || model.apply(optimizer, LEARNING_RATE, gradients);
@@ -221,7 +223,8 @@ impl Bench<'_> {
             let ((), total_ns) = clock.time(|| drop(run(input)))?;
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
-        let (_, forward) = probe.phase(MemoryPhase::Forward, || run(input()))?;
+        let (logits, forward) = probe.phase(MemoryPhase::Forward, || run(input()))?;
+        readable(logits)?;
         observation.memory_by_phase = vec![weights, forward];
         self.watch(&mut observation, || drop(run(input())))?;
         observation.replayed = replay.as_ref().map(Replay::is_hardware);
@@ -252,10 +255,12 @@ impl Bench<'_> {
         })?;
         observation.generation = Some(series);
         session.restart();
-        let prompt = || drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
-        let ((), prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
-        let tokens = || (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
-        let ((), decode) = probe.phase(MemoryPhase::Decode, tokens)?;
+        let prompt = || session.feed(ids.next(spec.batch_size, spec.prompt_tokens));
+        let (logits, prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
+        readable(logits)?;
+        let tokens = || (1..spec.new_tokens).map(|_| session.feed(ids.next(spec.batch_size, 1))).last();
+        let (logits, decode) = probe.phase(MemoryPhase::Decode, tokens)?;
+        logits.map_or(Ok(()), readable)?;
         observation.memory_by_phase = vec![weights, prefill, decode];
         self.watch(&mut observation, || {
             session.restart();
@@ -346,6 +351,18 @@ fn generate(
     let ((), first_ns) = clock.time(|| drop(session.feed(prompt)))?;
     let gaps = tokens.into_iter().map(|token| clock.time(|| drop(session.feed(token))).map(|((), ns)| ns));
     Ok((first_ns, gaps.collect::<Result<_, _>>()?))
+}
+
+/// Fails if a result cannot be read or is not finite. A launch that failed only taints what depends on it, and Burn
+/// says so to nobody but who reads that: times of such steps would count work that was never done.
+fn readable<const D: usize>(result: Tensor<D>) -> Result<(), Failure> {
+    let data = result.try_into_data().map_err(|error| {
+        Failure::new(FailureKind::Crashed, format!("a kernel failed, so the steps did not do their work: {error}"))
+    })?;
+    if data.iter::<f64>().all(f64::is_finite) {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::WrongAnswer, "a step's result holds numbers that are not finite"))
 }
 
 /// Tells of a workload whose model is gone.
