@@ -7,7 +7,7 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use crate::cell;
-use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cli::{Cli, Command, ConfigCommand, TuningCommand};
 use crate::cmd;
 use crate::cmd::output::{complain, pretty, print};
 use crate::config;
@@ -30,6 +30,9 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Verify(arguments)) => cmd::verify::run(arguments, registry),
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
         Some(Command::Devices(arguments)) => cmd::devices::run(*arguments),
+        Some(Command::Tuning { command: TuningCommand::Show(print_as) }) => cmd::tuning::show(*print_as),
+        Some(Command::Tuning { command: TuningCommand::Export { folder } }) => cmd::tuning::export(folder),
+        Some(Command::Tuning { command: TuningCommand::Clear }) => cmd::tuning::clear(),
         Some(Command::Config { command: ConfigCommand::Show(arguments) }) => cmd::config_show(arguments),
         Some(Command::Config { command: ConfigCommand::Schema }) => print(&pretty(&config::schema())),
         Some(Command::Cell) => return cell::serve(registry),

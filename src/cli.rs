@@ -41,6 +41,12 @@ pub enum Command {
     Plan(Box<ExperimentArgs>),
     /// List the devices of every compiled-in backend, and what is missing with its remedy
     Devices(OutputArgs),
+    /// Show, export or clear what autotune keeps from run to run
+    Tuning {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: TuningCommand,
+    },
     /// Show the effective experiment, or the schema of experiment files
     Config {
         /// Which.
@@ -50,6 +56,20 @@ pub enum Command {
     /// One job on standard input, events on standard output
     #[command(name = "__cell", hide = true)]
     Cell,
+}
+
+/// What to do with the tuning cache that is kept: the user's, or the folder that `BURNMARK_TUNING_CACHE` names.
+#[derive(Debug, Subcommand)]
+pub enum TuningCommand {
+    /// List what was tuned: question, winner, candidates, time
+    Show(OutputArgs),
+    /// Copy answers and compiled kernels to a new folder, for `BURNMARK_TUNING_CACHE` on other machines of this kind
+    Export {
+        /// Where to.
+        folder: PathBuf,
+    },
+    /// Remove it; the next run tunes anew
+    Clear,
 }
 
 /// What of the configuration to show.

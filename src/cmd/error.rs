@@ -25,6 +25,8 @@ pub(crate) enum CommandError {
         "cannot make a temporary folder for the numbers that backends are held against: {0}; free space or set TMPDIR"
     )]
     TemporaryFolder(io::Error),
+    #[error("{0}")]
+    Tuning(String),
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -32,7 +34,7 @@ pub(crate) enum CommandError {
 impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Plan(_) | Self::Store(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Plan(_) | Self::Store(_) | Self::Tuning(_) => ExitCode::from(2),
             Self::StopFlag(_) | Self::OwnProgram(_) | Self::TemporaryFolder(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }

@@ -7,6 +7,7 @@ mod error;
 mod executor;
 pub(crate) mod output;
 pub(crate) mod run;
+pub(crate) mod tuning;
 pub(crate) mod verify;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{GenerationFigures, StepFigures, TuningRecord, Warmup};
+use super::{Execution, GenerationFigures, StepFigures, TuningRecord, Warmup};
 use crate::runner::Collected;
 use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observation, Workload, Workloads};
 
@@ -46,14 +46,28 @@ impl WorkloadRecords {
     }
 
     /// Whole steps of each workload that is here.
-    pub(super) fn totals(&self) -> Vec<Total<'_>> {
+    pub(crate) fn totals(&self) -> Vec<Total<'_>> {
         fn step(workload: Workload, record: &WorkloadRecord<StepFigures>) -> Total<'_> {
-            let StepFigures { wall_clock_time: times, warmup, .. } = &record.figures;
-            Total { workload, mean_ms: times.mean_ms, std_ms: times.std_ms, warmup }
+            let StepFigures { wall_clock_time: times, warmup, execution, memory, .. } = &record.figures;
+            Total {
+                workload,
+                mean_ms: times.mean_ms,
+                std_ms: times.std_ms,
+                warmup,
+                execution,
+                growth_bytes_per_step: memory.growth.alarming(),
+            }
         }
         fn generation(record: &WorkloadRecord<GenerationFigures>) -> Total<'_> {
-            let GenerationFigures { total_generation: times, warmup, .. } = &record.figures;
-            Total { workload: Workload::Generation, mean_ms: times.mean_ms, std_ms: times.std_ms, warmup }
+            let GenerationFigures { total_generation: times, warmup, execution, memory, .. } = &record.figures;
+            Total {
+                workload: Workload::Generation,
+                mean_ms: times.mean_ms,
+                std_ms: times.std_ms,
+                warmup,
+                execution,
+                growth_bytes_per_step: memory.growth.alarming(),
+            }
         }
         let training = self.training.iter().map(|record| step(Workload::Training, record));
         let inference = self.inference.iter().map(|record| step(Workload::Inference, record));
@@ -72,11 +86,14 @@ impl WorkloadRecords {
 }
 
 /// Whole steps of a workload; generation's are whole iterations.
-pub(super) struct Total<'a> {
+pub(crate) struct Total<'a> {
     pub workload: Workload,
     pub mean_ms: Option<f64>,
     pub std_ms: Option<f64>,
     pub warmup: &'a Warmup,
+    pub execution: &'a Execution,
+    /// Where what is in use keeps growing.
+    pub growth_bytes_per_step: Option<f64>,
 }
 
 /// How a cell ended.

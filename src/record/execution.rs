@@ -175,6 +175,11 @@ impl MemoryGrowth {
         }
     }
 
+    /// The slope, if it is called growing.
+    pub(crate) fn alarming(&self) -> Option<f64> {
+        self.bytes_per_step.filter(|_| self.growing == Some(true))
+    }
+
     fn missing(reason: &str) -> Self {
         Self { reason: Some(reason.to_owned()), ..Self::default() }
     }

@@ -104,6 +104,41 @@ impl GateRecord {
     }
 }
 
+/// How far a cell's model computes from what it was held against.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Id of the cell.
+    pub cell: String,
+    /// What its variant was held against.
+    pub against: String,
+    /// Relative L2 error of the logits.
+    pub logits: Option<f64>,
+    /// Largest relative L2 error of a gradient.
+    pub gradients: Option<f64>,
+    /// Whether every check of the variant passed.
+    pub passed: bool,
+}
+
+/// The agreement of every cell that a gate covers; a first variant that is itself the reference has no errors.
+pub(super) fn agreements(gates: &[GateRecord], cells: &[CellSpec]) -> Vec<Agreement> {
+    let of = |cell: &CellSpec| {
+        let gate = gates.iter().find(|gate| gate.covers(cell))?;
+        let (GateOutcome::Passed { report } | GateOutcome::Failed { report }) = &gate.outcome else { return None };
+        let checks = || report.checks.iter().filter(|check| check.variant == cell.variant);
+        let held = |check: &&Check| check.what == "logits" || check.what.starts_with("grad.");
+        Some(Agreement {
+            cell: cell.id(),
+            against: checks().find(held)?.against.clone(),
+            logits: checks().find(|check| check.what == "logits").and_then(|check| check.error),
+            gradients: checks()
+                .filter(|check| check.what.starts_with("grad."))
+                .try_fold(0.0, |worst, check| Some(check.error?.max(worst))),
+            passed: checks().all(|check| check.passed),
+        })
+    };
+    cells.iter().filter_map(of).collect()
+}
+
 /// What the gates say about a pair of cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -25,6 +25,6 @@ pub use comparison::{Comparison, GenerationComparison, PairRecord, StepCompariso
 pub use environment::{Environment, Versions};
 pub use execution::{Execution, MemoryGrowth, Warmup};
 pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
-pub use gate::{GateOutcome, GatePolicy, GateRecord};
+pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord};
 pub use results::{Results, SCHEMA_VERSION, Setup};
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

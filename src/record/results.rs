@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::gate::judge;
+use super::gate::{Agreement, agreements, judge};
 use super::tuning::{break_evens, tuning_spreads};
 use super::{
     BreakEven, CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord,
@@ -58,6 +58,9 @@ pub struct Results {
     pub gate_policy: GatePolicy,
     /// The correctness gates that have been run.
     pub gates: Vec<GateRecord>,
+    /// How far each cell's model computes from what it was held against.
+    #[serde(default)]
+    pub agreements: Vec<Agreement>,
     /// Every pair of the plan.
     pub comparisons: Vec<PairRecord>,
     /// When fusion and tuning have paid for themselves, for every cell whose `no-compile` twin was measured.
@@ -93,6 +96,7 @@ impl Results {
             gate_policy,
             gates: Vec::new(),
             comparisons: pairs.iter().map(|&(baseline, candidate)| pair(&plan[baseline], &plan[candidate])).collect(),
+            agreements: Vec::new(),
             break_evens: Vec::new(),
             tuning_spreads: Vec::new(),
             plan,
@@ -146,6 +150,7 @@ impl Results {
 
     /// Computes everything that follows from the cells and the gates.
     fn derive(&mut self) {
+        self.agreements = agreements(&self.gates, &self.plan);
         self.break_evens = break_evens(&self.cells);
         self.tuning_spreads = tuning_spreads(&self.cells);
         let planned: HashMap<String, &CellSpec> = self.plan.iter().map(|cell| (cell.id(), cell)).collect();

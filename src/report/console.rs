@@ -1,5 +1,6 @@
 //! The summary of a run.
 
+use super::ledger::ledger;
 use super::table::table;
 use super::units::{MISSING, megabytes, or_missing, percent, rate, ratio, time};
 use super::{Style, verify};
@@ -25,6 +26,7 @@ pub fn summary(results: &Results, style: Style) -> String {
     if results.plan.len() > 2 {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
+    text.push_str(&ledger(results, style));
     text.push_str(&failures(results, style));
     text
 }
@@ -168,10 +170,25 @@ fn notes<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> String {
     seen.iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
 }
 
-/// One row a cell: the mean of each workload, and its ratio to the cell's baseline.
+/// One row a cell: the mean of each workload, its ratio to the cell's baseline, and how far its model computes from what
+/// it was held against.
 fn all_cells(results: &Results) -> String {
-    let header =
-        ["cell", "training", "", "peak", "", "inference", "", "first token", "", "per token", ""].map(str::to_owned);
+    let header = [
+        "cell",
+        "training",
+        "",
+        "peak",
+        "",
+        "inference",
+        "",
+        "first token",
+        "",
+        "per token",
+        "",
+        "logits",
+        "gradients",
+    ]
+    .map(str::to_owned);
     let rows: Vec<Vec<String>> = results.plan.iter().map(|spec| cell_row(results, &spec.label(), &spec.id())).collect();
     table(&header, &rows)
 }
@@ -182,6 +199,12 @@ fn cell_row(results: &Results, label: &str, id: &str) -> Vec<String> {
     let training = workloads.and_then(|done| done.training.as_ref()).map(|record| &record.figures);
     let inference = workloads.and_then(|done| done.inference.as_ref()).map(|record| &record.figures);
     let generation = workloads.and_then(|done| done.generation.as_ref()).map(|record| &record.figures);
+    let agreement = results.agreements.iter().find(|agreement| agreement.cell == id);
+    let error = |figure: Option<f64>| match (figure, agreement) {
+        (Some(error), _) => format!("{error:.0e}"),
+        (None, Some(_)) => MISSING.to_owned(),
+        (None, None) => String::new(),
+    };
     let blank_or = |figure: Option<f64>, format: fn(f64) -> String| figure.map_or_else(String::new, format);
     vec![
         label.to_owned(),
@@ -195,6 +218,8 @@ fn cell_row(results: &Results, label: &str, id: &str) -> Vec<String> {
         blank_or(change.and_then(|change| change.generation.first_token_speedup), ratio),
         or_missing(generation.and_then(|figures| figures.per_token_latency.mean_ms), time),
         blank_or(change.and_then(|change| change.generation.speedup), ratio),
+        error(agreement.and_then(|agreement| agreement.logits)),
+        error(agreement.and_then(|agreement| agreement.gradients)),
     ]
 }
 

@@ -2,11 +2,13 @@
 
 pub mod console;
 pub mod devices;
+mod ledger;
 pub mod live;
 mod style;
 mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tuning;
 mod units;
 pub mod verify;
 

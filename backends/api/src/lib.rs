@@ -8,7 +8,10 @@ use burn::tensor::{DType, Device};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use tuning::{CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch};
+pub use tuning::{
+    CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningContents, TuningEvents, TuningStore,
+    TuningWatch,
+};
 
 /// Why a device could not be opened.
 #[derive(Debug, Error)]
@@ -141,6 +144,11 @@ pub trait Backend: Sync {
 
     /// Counts the kernels that are launched until the watch is asked for them, if the backend can tell.
     fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
+        None
+    }
+
+    /// What reads and copies the tuning caches of this backend, if it keeps any.
+    fn tuning_store(&self) -> Option<&'static dyn TuningStore> {
         None
     }
 

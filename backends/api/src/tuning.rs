@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,26 @@ pub struct TuningEvents {
 pub trait TuningWatch {
     /// Everything so far, on the time axis that begins at `origin`; or why it cannot be told.
     fn events(&self, origin: Origin) -> Result<TuningEvents, String>;
+}
+
+/// A tuning cache at rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TuningContents {
+    /// Answers it holds.
+    pub answers: usize,
+    /// Compiled kernels it holds.
+    pub kernels: usize,
+    /// What was tuned, as it was recorded; the last tune of each question.
+    pub tuned: Vec<TunedKey>,
+}
+
+/// Reads and copies tuning caches.
+pub trait TuningStore {
+    /// What the cache in `folder` holds.
+    fn contents(&self, folder: &Path) -> Result<TuningContents, String>;
+
+    /// Copies the cache in `folder` to one in `to`, without the account of how it came to be.
+    fn export(&self, folder: &Path, to: &Path) -> Result<(), String>;
 }
 
 /// The launches of one kernel.

@@ -1,5 +1,6 @@
 //! What burnmark's adapters for CubeCL devices share: settings, memory pools, names.
 
+mod store;
 mod tuning;
 
 use burn::BurnConfig;
@@ -12,7 +13,8 @@ use cubecl::config::autotune::AutotuneLevel;
 use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
 
-pub use tuning::{Launches, Watch, known};
+pub use store::Store;
+pub use tuning::{Launches, Watch};
 
 /// What every CubeCL device can do.
 pub const CAPABILITIES: Capabilities =

@@ -15,7 +15,7 @@ use cubecl_runtime::logging::{Duration as Length, LaunchObservation, LaunchObser
 use serde::{Deserialize, Serialize};
 
 /// Namespaces of tuned answers begin so.
-const ANSWERS: &str = "autotune";
+pub(crate) const ANSWERS: &str = "autotune";
 
 /// Watches this process's session of the active environment.
 pub struct Watch {
@@ -34,7 +34,7 @@ impl Record for WatchBegan {
 
 /// What is read of CubeCL's `TuneRecord`, whatever its key is.
 #[derive(Deserialize)]
-struct Tuned {
+pub(crate) struct Tuned {
     table: String,
     entry: Entry,
     winner: usize,
@@ -113,7 +113,7 @@ impl TuningWatch for Watch {
 }
 
 impl Tuned {
-    fn told(self, at_ns: u64) -> TunedKey {
+    pub(crate) fn told(self, at_ns: u64) -> TunedKey {
         let winner = self.plan.iter().find(|candidate| candidate.index == self.winner);
         TunedKey {
             at_ns,
@@ -141,7 +141,7 @@ impl Compiled {
 
 /// Answers an environment holds.
 #[must_use]
-pub fn known(database: &Database) -> usize {
+pub(crate) fn known(database: &Database) -> usize {
     let tables = database.namespaces().into_iter().filter(|name| name.starts_with(ANSWERS));
     tables
         .map(|table| {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningWatch,
+    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningStore,
+    TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
 use nvml_wrapper::Nvml;
@@ -83,6 +84,10 @@ impl Backend for Cuda {
 
     fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
         Some(Box::new(cube::Watch::new()))
+    }
+
+    fn tuning_store(&self) -> Option<&'static dyn TuningStore> {
+        Some(&cube::Store)
     }
 
     fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningWatch,
+    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningStore,
+    TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
 
@@ -61,6 +62,10 @@ impl Backend for Wgpu {
 
     fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
         Some(Box::new(cube::Watch::new()))
+    }
+
+    fn tuning_store(&self) -> Option<&'static dyn TuningStore> {
+        Some(&cube::Store)
     }
 
     fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
