@@ -67,6 +67,9 @@ pub const PYTORCH: &str = "pytorch";
 pub const EXTERNAL_REMEDY: &str =
     "`pip install torch==2.9.1` puts PyTorch in place; BURNMARK_PYTHON names another Python";
 
+/// Why an external backend cannot do everything.
+pub const EXTERNAL_LACKS: &str = "PyTorch records graphs and keeps a clock of the device's on CUDA alone";
+
 /// The program behind a backend that is a process of its own and speaks the cell protocol: PyTorch, through the Python
 /// that `BURNMARK_PYTHON` names, else `python3`.
 #[must_use]

@@ -47,7 +47,8 @@ pub fn serve(registry: &Registry) -> ExitCode {
 /// Lists a backend's devices; its driver may crash, which is why this happens here.
 fn devices(backend: &str, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
     let (backend, _) = backends::find(backend)?;
-    emit(Event::Found { devices: backend.devices(), capabilities: backend.capabilities() });
+    let devices = backend.devices().map_err(|reason| Failure::new(FailureKind::Unsupported, reason))?;
+    emit(Event::Found { devices, capabilities: backend.capabilities() });
     Ok(())
 }
 

@@ -19,9 +19,12 @@ pub(crate) fn run(print_as: OutputArgs) -> Result<ExitCode, CommandError> {
         .map(|name| match backends::find(name) {
             Err(_) if backends::external(name).is_none() => BackendReport::not_compiled(name),
             found => {
-                let remedy = found.map_or(backends::EXTERNAL_REMEDY, |(backend, _)| backend.remedy());
+                let (remedy, lacks) = found
+                    .map_or((backends::EXTERNAL_REMEDY, backends::EXTERNAL_LACKS), |(backend, _)| {
+                        (backend.remedy(), backend.lacks())
+                    });
                 let done = executor.execute(&Job::Devices { backend: (*name).to_owned() }, &mut |_| {});
-                BackendReport::new(name, done.found, done.failure, remedy)
+                BackendReport::new(name, done.found, done.failure, remedy, lacks)
             }
         })
         .collect();

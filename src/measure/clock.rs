@@ -34,21 +34,24 @@ impl<'a> Clock<'a> {
 mod tests {
     use burn::tensor::{Distribution, Tensor};
 
+    use crate::ops::testing::devices;
+
     use super::*;
 
     /// A clock that did not wait for the device would read the same for little and for much work.
     #[test]
     fn time_grows_with_work() {
-        let device = Device::flex();
-        let clock = Clock::new(&device);
-        let x = Tensor::<2>::random([256, 256], Distribution::Default, &device);
-        let products = |count: usize| {
-            let best = (0..5).map(|_| {
-                let work = || (0..count).fold(x.clone(), |y, _| y.matmul(x.clone()) / 256.0);
-                clock.time(work).expect("flex synchronises").1
-            });
-            best.min().expect("five runs")
-        };
-        assert!(products(40) > 4 * products(4));
+        for tested in devices() {
+            let clock = Clock::new(&tested.device);
+            let x = Tensor::<2>::random([256, 256], Distribution::Default, &tested.device);
+            let products = |count: usize| {
+                let best = (0..5).map(|_| {
+                    let work = || (0..count).fold(x.clone(), |y, _| y.matmul(x.clone()) / 256.0);
+                    clock.time(work).expect("the device synchronises").1
+                });
+                best.min().expect("five runs")
+            };
+            assert!(products(40) > 4 * products(4), "{}", tested.name);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The optimised model's operations, one folder each: `mod.rs` has the formula, the contract and the function models
-//! call; `generic.rs` the composition every backend has; `flex.rs` the CPU kernels; `libtorch.rs` calls of PyTorch's; `autodiff.rs` the hand-written
-//! backward.
+//! call; `generic.rs` the composition every backend has; `flex.rs` the CPU kernels; `cube.rs` those for CubeCL devices; `libtorch.rs` calls of
+//! PyTorch's; `autodiff.rs` the hand-written backward.
 //!
 //! A backend without kernels of its own gets the composition, so a model that calls these runs everywhere.
 
@@ -10,6 +10,8 @@
 pub mod attention;
 #[cfg(any(feature = "cubecl", feature = "tch"))]
 mod composed;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod linear;
@@ -20,7 +22,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;
 #[cfg(all(test, feature = "flex"))]
-mod testing;
+pub(crate) mod testing;
 
 pub use attention::{attention, attention_at, cached_attention};
 pub use linear::{linear, linear_add};

@@ -1,10 +1,14 @@
-//! What the operations' tests share: inputs, central differences, comparisons.
+//! What the operations' tests share: inputs, devices, central differences, comparisons.
+
+use std::sync::LazyLock;
 
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand_distr::{Distribution, StandardNormal};
+
+use crate::spec::{Mode, TuningCache};
 
 /// Normally distributed elements.
 pub(crate) fn random(shape: impl Into<Shape>, seed: u64) -> TensorData {
@@ -31,6 +35,109 @@ pub(crate) fn assert_close(actual: &[f64], expected: &[f64], tolerance: f64) {
     for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
         assert!((a - e).abs() <= tolerance * scale, "element {i}: {a} instead of {e} (scale {scale})");
     }
+}
+
+/// Variable that names further devices to test on, separated by commas, such as `vulkan,tch`.
+const DEVICES: &str = "BURNMARK_TEST_DEVICES";
+
+/// A device to test on.
+pub(crate) struct TestDevice {
+    pub name: String,
+    pub device: Device,
+    /// Rounds the factors of products to TF32.
+    pub tf32: bool,
+}
+
+/// flex, and what the environment names.
+pub(crate) fn devices() -> &'static [TestDevice] {
+    static OPENED: LazyLock<Vec<TestDevice>> = LazyLock::new(|| {
+        let further = std::env::var(DEVICES).unwrap_or_default();
+        let names = std::iter::once("flex").chain(further.split(',').filter(|name| !name.is_empty()));
+        let open = |name: &str| {
+            let (backend, device) = crate::backends::open(name, Mode::NoCompile, TuningCache::Kept, None)
+                .unwrap_or_else(|failure| panic!("{DEVICES} names `{name}`: {failure}"));
+            TestDevice { name: name.to_owned(), device, tf32: backend.capabilities().tf32 }
+        };
+        names.map(open).collect()
+    });
+    &OPENED
+}
+
+/// Largest error, relative to the largest expected value, of an operation in an element type. `products` says whether
+/// it multiplies matrices.
+fn tolerance(dtype: DType, device: &TestDevice, products: bool) -> f64 {
+    match dtype {
+        DType::F64 => 1e-11,
+        DType::F32 if products && device.tf32 => 5e-3,
+        DType::F32 => 1e-5,
+        DType::F16 => 1e-2,
+        _ => 6e-2,
+    }
+}
+
+/// Runs `f` and its gradients at `inputs` on every device, in every element type it has there, twice, and holds them
+/// against the same on flex in double precision, with the same rounded inputs.
+///
+/// The inputs arrive as flat tensors, for `f` to reshape. `products` says whether `f` multiplies matrices.
+#[track_caller]
+pub(crate) fn assert_everywhere(inputs: &[TensorData], products: bool, f: impl Fn(Vec<Tensor<1>>) -> Tensor<1>) {
+    for tested in devices() {
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            // Vulkan's exponential takes 32 bits at most: in double precision nothing that needs one is right there.
+            let exact = dtype != DType::F64 || !tested.name.starts_with("vulkan");
+            if !exact || !tested.device.supports_dtype(dtype) {
+                continue;
+            }
+            let rounded: Vec<TensorData> = inputs.iter().map(|data| data.clone().convert_dtype(dtype)).collect();
+            let expected = evaluate(&rounded, &Device::flex(), DType::F64, dtype, &f);
+            let limit = tolerance(dtype, tested, products);
+            for round in 0..2 {
+                let actual = evaluate(&rounded, &tested.device, dtype, dtype, &f);
+                for (part, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+                    let worst = deviation(actual, expected);
+                    assert!(
+                        worst <= limit,
+                        "{}, {dtype:?}, run {round}: {} is off by {worst:e}, allowed are {limit:e}",
+                        tested.name,
+                        if part == 0 { "the result".to_owned() } else { format!("gradient {part}") },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The result of `f` and the gradients of its inputs, weighed by numbers that `weights` can hold.
+fn evaluate(
+    inputs: &[TensorData],
+    device: &Device,
+    dtype: DType,
+    weights: DType,
+    f: &impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+) -> Vec<Vec<f64>> {
+    let device = device.clone().autodiff();
+    let leaf = |data: &TensorData| {
+        let flat = TensorData::new(data.iter::<f64>().collect::<Vec<_>>(), [data.num_elements()]);
+        Tensor::<1>::from_data(flat, (&device, dtype)).require_grad()
+    };
+    let leaves: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
+    let y = f(leaves.clone());
+    let weights = random([y.dims()[0]], 99).convert_dtype(weights).convert_dtype(DType::F64);
+    let weighed = y.clone() * Tensor::from_data(weights, (&device, y.dtype()));
+    let gradients = weighed.sum().backward();
+    let host = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<_>>();
+    let of_inputs = leaves.iter().map(|leaf| host(leaf.grad(&gradients).expect("a gradient")));
+    std::iter::once(host(y)).chain(of_inputs).collect()
+}
+
+/// Largest difference, relative to the largest expected value; infinite where a number is missing or none.
+fn deviation(actual: &[f64], expected: &[f64]) -> f64 {
+    if actual.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    let scale = expected.iter().fold(1e-30_f64, |max, x| max.max(x.abs()));
+    let differences = actual.iter().zip(expected).map(|(a, e)| (a - e).abs() / scale);
+    differences.fold(0.0, |worst, x| if x.is_nan() { f64::INFINITY } else { worst.max(x) })
 }
 
 /// Compares the gradients of `f` at `inputs`, all of them in double precision, with central differences.

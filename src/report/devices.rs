@@ -14,6 +14,9 @@ pub struct BackendReport {
     compiled_in: bool,
     devices: Vec<FoundDevice>,
     capabilities: Option<Capabilities>,
+    /// Why it cannot do what its capabilities lack.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacks: Option<String>,
     missing: Option<Missing>,
 }
 
@@ -36,17 +39,19 @@ impl BackendReport {
             compiled_in: false,
             devices: Vec::new(),
             capabilities: None,
+            lacks: None,
             missing: Some(missing),
         }
     }
 
-    /// What probing found; `remedy` is what helps where nothing was.
+    /// What probing found; `remedy` is what helps where nothing was, `lacks` why the backend cannot do everything.
     #[must_use]
     pub fn new(
         backend: &str,
         found: Option<(Vec<FoundDevice>, Capabilities)>,
         failure: Option<Failure>,
         remedy: &str,
+        lacks: &str,
     ) -> Self {
         let (devices, capabilities) = found.map_or((Vec::new(), None), |(devices, can)| (devices, Some(can)));
         let reason = match failure {
@@ -54,14 +59,17 @@ impl BackendReport {
             None => devices.is_empty().then(|| "no device found".to_owned()),
         };
         let missing = reason.map(|reason| Missing { reason, remedy: remedy.to_owned() });
-        Self { backend: backend.to_owned(), compiled_in: true, devices, capabilities, missing }
+        let everything = |can: &Capabilities| can.fusion && can.autotune && can.graph_capture;
+        let complete = capabilities.as_ref().is_some_and(everything) && devices.iter().all(|found| found.device_clock);
+        let lacks = (!devices.is_empty() && !complete).then(|| lacks.to_owned());
+        Self { backend: backend.to_owned(), compiled_in: true, devices, capabilities, lacks, missing }
     }
 }
 
 /// The devices as a table, best backend first, then what is missing.
 #[must_use]
 pub fn devices(reports: &[BackendReport]) -> String {
-    let header = ["device", "name", "driver", "memory", "types", "fusion", "autotune", "graph capture"];
+    let header = ["device", "name", "driver", "memory", "types", "fusion", "autotune", "graph capture", "device clock"];
     let mut rows = Vec::new();
     for report in reports {
         let can = |what: fn(&Capabilities) -> bool| {
@@ -79,11 +87,15 @@ pub fn devices(reports: &[BackendReport]) -> String {
                 can(|can| can.fusion),
                 can(|can| can.autotune),
                 can(|can| can.graph_capture),
+                if device.device_clock { "yes" } else { "no" }.to_owned(),
             ]
         }));
     }
     let mut text = table(&header.map(str::to_owned), &rows);
     for report in reports {
+        if let Some(lacks) = &report.lacks {
+            text.push_str(&format!("\n  {}: {lacks}\n", report.backend));
+        }
         if let Some(Missing { reason, remedy }) = &report.missing {
             text.push_str(&format!("\n  {}: {reason}; {remedy}\n", report.backend));
         }
@@ -104,6 +116,7 @@ mod tests {
             driver: None,
             memory_bytes: Some(3 << 29),
             dtypes: vec!["f64".to_owned(), "f32".to_owned()],
+            device_clock: false,
         };
         let can = Capabilities {
             fusion: false,
@@ -116,9 +129,9 @@ mod tests {
         let crash = Failure::new(FailureKind::Crashed, "before the device was open: SIGSEGV");
         insta::assert_snapshot!(devices(&[
             BackendReport::not_compiled("cuda"),
-            BackendReport::new("vulkan", None, Some(crash), "install a driver"),
-            BackendReport::new("wgpu", Some((Vec::new(), can)), None, "install a driver"),
-            BackendReport::new("flex", Some((vec![device], can)), None, "nothing"),
+            BackendReport::new("vulkan", None, Some(crash), "install a driver", "no graphs"),
+            BackendReport::new("wgpu", Some((Vec::new(), can)), None, "install a driver", "no graphs"),
+            BackendReport::new("flex", Some((vec![device], can)), None, "nothing", "executes what is called"),
         ]));
     }
 }

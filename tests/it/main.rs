@@ -5,6 +5,9 @@
 /// Figures and text that depend on the machine do not; the rest is snapshot.
 mod support;
 
+/// Vulkan on the processor, LibTorch and PyTorch beside flex.
+#[cfg(all(feature = "vulkan", feature = "tch"))]
+mod backends;
 /// Help, versions, `config`, `plan`: nothing is measured.
 mod cli;
 /// Whatever a cell does, the others run and nothing is lost.

@@ -4,7 +4,7 @@ mod tuning;
 
 use std::path::PathBuf;
 
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, TimingMethod};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -119,6 +119,8 @@ pub struct FoundDevice {
     pub memory_bytes: Option<u64>,
     /// Element types it computes in.
     pub dtypes: Vec<String>,
+    /// Whether it has a clock of its own, beside the host's.
+    pub device_clock: bool,
 }
 
 /// A backend: a name, its devices, and its probes.
@@ -129,8 +131,11 @@ pub trait Backend: Sync {
     /// What to do if the backend has no device on a machine that should have one.
     fn remedy(&self) -> &'static str;
 
-    /// The devices there are. Loads drivers, which may crash: ask in a process that may.
-    fn devices(&self) -> Vec<FoundDevice>;
+    /// Why it cannot do what its capabilities lack.
+    fn lacks(&self) -> &'static str;
+
+    /// The devices there are, or why there are none. Loads drivers, which may crash: ask in a process that may.
+    fn devices(&self) -> Result<Vec<FoundDevice>, String>;
 
     /// Puts a setup into effect; before the first device opens.
     fn configure(&self, setup: &Setup) {
@@ -182,6 +187,11 @@ pub trait Backend: Sync {
 
     /// Gives memory that nothing uses back to the operating system or driver.
     fn release(&self, device: &Device);
+}
+
+/// Whether a device times work on a clock of its own.
+pub fn has_clock(device: &Device) -> bool {
+    device.profile(|| ()).is_ok_and(|((), window)| window.timing_method() == TimingMethod::Device)
 }
 
 /// The element types among f64, f32, bf16 and f16 that a device computes in, by name.

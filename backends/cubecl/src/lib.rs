@@ -6,7 +6,7 @@ mod tuning;
 use burn::BurnConfig;
 use burn::tensor::Device;
 use burnmark_backend_api::{
-    Autotune, Capabilities, FoundDevice, MemoryReading, MemorySources, Setup, supported_dtypes,
+    Autotune, Capabilities, FoundDevice, MemoryReading, MemorySources, Setup, has_clock, supported_dtypes,
 };
 use cubecl::config::CubeClRuntimeConfig;
 use cubecl::config::autotune::AutotuneLevel;
@@ -55,6 +55,7 @@ pub fn found(device: String, handle: &Device) -> FoundDevice {
         driver: identity.map(|identity| identity.fingerprint),
         memory_bytes: None,
         dtypes: supported_dtypes(handle),
+        device_clock: has_clock(handle),
     }
 }
 

@@ -58,10 +58,12 @@ impl Backend for Cuda {
         REMEDY
     }
 
-    fn devices(&self) -> Vec<FoundDevice> {
-        if Self::count().is_err() {
-            return Vec::new();
-        }
+    fn lacks(&self) -> &'static str {
+        "nothing is lacking"
+    }
+
+    fn devices(&self) -> Result<Vec<FoundDevice>, String> {
+        Self::count()?;
         let nvml = Nvml::init().ok();
         let driver = nvml.as_ref().and_then(|nvml| nvml.sys_driver_version().ok());
         let memory = |index: usize| {
@@ -75,7 +77,7 @@ impl Backend for Cuda {
             let driver = driver.as_ref().map(|driver| format!("driver {driver}, {compiled_for}"));
             FoundDevice { driver: driver.or(Some(compiled_for)), memory_bytes: memory(index), ..found }
         };
-        devices.iter().enumerate().map(named).collect()
+        Ok(devices.iter().enumerate().map(named).collect())
     }
 
     fn configure(&self, setup: &Setup) {

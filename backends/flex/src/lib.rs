@@ -4,7 +4,7 @@ mod heap;
 
 use burn::tensor::Device;
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, supported_dtypes,
+    Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, has_clock, supported_dtypes,
 };
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
@@ -22,15 +22,21 @@ impl Backend for Flex {
         "flex needs nothing but a processor"
     }
 
-    fn devices(&self) -> Vec<FoundDevice> {
+    fn lacks(&self) -> &'static str {
+        "each operation is executed when it is called, by the processor itself: there is nothing to fuse, tune or \
+         record, and no clock but the host's"
+    }
+
+    fn devices(&self) -> Result<Vec<FoundDevice>, String> {
         let device = Device::flex();
-        vec![FoundDevice {
+        Ok(vec![FoundDevice {
             device: "flex".to_owned(),
             name: self.device_name(&device),
             driver: None,
             memory_bytes: total_memory(),
             dtypes: supported_dtypes(&device),
-        }]
+            device_clock: has_clock(&device),
+        }])
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {

@@ -2,9 +2,11 @@
 
 #![expect(deprecated, reason = "Burn marks LibTorch deprecated; it stays as the anchor to PyTorch's kernels")]
 
+use std::path::Path;
+
 use burn::tensor::Device;
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, supported_dtypes,
+    Backend, Capabilities, FoundDevice, MemoryReading, MemorySources, OpenError, has_clock, supported_dtypes,
 };
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -41,18 +43,23 @@ impl Backend for Tch {
         "scripts/libtorch.sh sets LibTorch up"
     }
 
-    fn devices(&self) -> Vec<FoundDevice> {
+    fn lacks(&self) -> &'static str {
+        "Burn calls LibTorch's kernels one by one: nothing is fused, tuned or recorded, and their clock is not reached"
+    }
+
+    fn devices(&self) -> Result<Vec<FoundDevice>, String> {
         let found = |name: String| {
             let handle = Self::handle(&name)?;
             Some(FoundDevice {
                 name: self.device_name(&handle),
-                driver: None,
+                driver: libtorch(),
                 memory_bytes: None,
                 dtypes: supported_dtypes(&handle),
+                device_clock: has_clock(&handle),
                 device: format!("tch:{name}"),
             })
         };
-        Self::known().into_iter().filter_map(found).collect()
+        Ok(Self::known().into_iter().filter_map(found).collect())
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {
@@ -109,6 +116,28 @@ impl Backend for Tch {
     fn reset_peak(&self, _: &Device) {}
 
     fn release(&self, _: &Device) {}
+}
+
+/// Which LibTorch the loader found, and where.
+fn libtorch() -> Option<String> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let library = maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|path| is_libtorch(path)))?;
+    let folder = Path::new(library).parent()?;
+    let version = version(folder.parent()?).map_or_else(String::new, |version| format!("{version} "));
+    Some(format!("LibTorch {version}in {}", folder.display()))
+}
+
+fn is_libtorch(path: &str) -> bool {
+    path.ends_with("/libtorch_cpu.so") || path.ends_with("/libtorch.so")
+}
+
+/// From `build-version` of a LibTorch by itself, or from `version.py` of the one within PyTorch.
+fn version(root: &Path) -> Option<String> {
+    if let Ok(version) = std::fs::read_to_string(root.join("build-version")) {
+        return Some(version.trim().to_owned());
+    }
+    let python = std::fs::read_to_string(root.join("version.py")).ok()?;
+    Some(python.lines().find_map(|line| line.strip_prefix("__version__ = "))?.trim_matches('\'').to_owned())
 }
 
 fn resident_set() -> Option<u64> {

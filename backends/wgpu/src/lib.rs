@@ -51,9 +51,13 @@ impl Backend for Wgpu {
         self.remedy
     }
 
-    fn devices(&self) -> Vec<FoundDevice> {
+    fn lacks(&self) -> &'static str {
+        "CubeCL records graphs on CUDA alone; a driver without timestamps leaves the host's clock"
+    }
+
+    fn devices(&self) -> Result<Vec<FoundDevice>, String> {
         let named = |(index, device): (usize, &Device)| cube::found(format!("{}:{index}", self.name), device);
-        self.list().iter().enumerate().map(named).collect()
+        Ok(self.list().iter().enumerate().map(named).collect())
     }
 
     fn configure(&self, setup: &Setup) {

@@ -26,6 +26,8 @@ impl AttentionOps for Flex {
 
     fn packed_attention_backward(
         qkv: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         heads: Heads,
     ) -> FloatTensor<Self> {

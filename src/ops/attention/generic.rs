@@ -1,4 +1,4 @@
-use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::Shape;
 
@@ -102,6 +102,29 @@ pub(super) fn cached<B: Backend>(
     };
     let q = grouped::<B>(last_dim::<B>(queries, 0..heads.query * head_dim), heads.query, heads.key_value);
     ungrouped::<B>(attend::<B>(q, filled(keys), filled(values)), batch)
+}
+
+/// Attention of one position whose number is in `position [1]`: all slots are scored, those behind it hidden.
+pub(super) fn at<B: Backend>(
+    queries: FloatTensor<B>,
+    keys: FloatTensor<B>,
+    values: FloatTensor<B>,
+    position: IntTensor<B>,
+    heads: Heads,
+) -> FloatTensor<B> {
+    let [batch, key_value, capacity, head_dim] = keys.shape().dims();
+    let (outer, group, dtype, device) = (batch * key_value, heads.group(), keys.dtype(), keys.device());
+    let settings = get_or_init_device_settings::<B>(&device);
+    let slots = B::int_arange(0..capacity as i64, &device, settings.int_dtype);
+    let position = B::int_expand(B::int_cast(position, settings.int_dtype), Shape::new([capacity]));
+    let later = B::bool_reshape(B::int_greater(slots, position, settings.bool_dtype), Shape::new([1, 1, 1, capacity]));
+    let later = B::bool_expand(later, Shape::new([outer, 1, group, capacity]));
+    let q = last_dim::<B>(queries, 0..heads.query * head_dim);
+    let q = B::float_reshape(q, Shape::new([outer, 1, group, head_dim]));
+    let all = |cache| B::float_reshape(cache, Shape::new([outer, 1, capacity, head_dim]));
+    let p = weights::<B>(q, all(keys), Some(later));
+    let attended = B::float_matmul(rounded::<B>(p, dtype), all(values));
+    B::float_reshape(attended, Shape::new([batch, 1, heads.query * head_dim]))
 }
 
 pub(super) fn backward<B: Backend>(qkv: FloatTensor<B>, gradient: FloatTensor<B>, heads: Heads) -> FloatTensor<B> {

@@ -2,9 +2,9 @@
 
 use burn::backend::LibTorch;
 use burn::backend::tensor::FloatTensor;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{AttentionOps, CachedAttentionOps, Heads};
+use super::{AttentionOps, CachedAttentionOps, Heads, generic};
 
 impl AttentionOps for LibTorch {
     fn packed_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
@@ -13,6 +13,69 @@ impl AttentionOps for LibTorch {
         let (q, k, v) = (packed.narrow(1, 0, q), packed.narrow(1, q, kv), packed.narrow(1, q + kv, kv));
         joined(&attend(&q, &k, &v))
     }
+
+    /// On a processor PyTorch's kernel is called by name, for its backward wants the logarithms of the rows' sums.
+    fn packed_attention_saving(qkv: FloatTensor<Self>, heads: Heads) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        if qkv.tensor.device() != Device::Cpu {
+            let nothing = FloatTensor::<Self>::new(Tensor::zeros([0], (qkv.tensor.kind(), qkv.tensor.device())));
+            return (Self::packed_attention(qkv, heads), nothing);
+        }
+        let (q, k, v) = repeated(&qkv.tensor, heads);
+        let (out, sums) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+            &q,
+            &k,
+            &v,
+            0.0,
+            true,
+            None::<Tensor>,
+            None::<f64>,
+        );
+        (joined(&out), FloatTensor::<Self>::new(sums))
+    }
+
+    fn packed_attention_backward(
+        qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        heads: Heads,
+    ) -> FloatTensor<Self> {
+        if qkv.tensor.device() != Device::Cpu {
+            return generic::backward::<Self>(qkv, gradient, heads);
+        }
+        let (q, k, v) = repeated(&qkv.tensor, heads);
+        let query = heads.query as i64;
+        let (d_q, d_k, d_v) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(
+            &by_head(&gradient.tensor, query),
+            &q,
+            &k,
+            &v,
+            &by_head(&out.tensor, query),
+            &saved.tensor,
+            0.0,
+            true,
+            None::<Tensor>,
+            None::<f64>,
+        );
+        let (key_value, group) = (heads.key_value as i64, heads.group() as i64);
+        let summed = |d: Tensor| {
+            let [batch, _, seq, head_dim] = sizes(&d);
+            d.reshape([batch, key_value, group, seq, head_dim]).sum_dim_intlist([2_i64].as_slice(), false, d.kind())
+        };
+        joined(&Tensor::cat(&[d_q, summed(d_k), summed(d_v)], 1))
+    }
+}
+
+/// Queries, and keys and values repeated for each query head, `[batch, query, seq, head_dim]` each.
+fn repeated(qkv: &Tensor, heads: Heads) -> (Tensor, Tensor, Tensor) {
+    let (q, kv, group) = (heads.query as i64, heads.key_value as i64, heads.group() as i64);
+    let packed = by_head(qkv, heads.packed() as i64);
+    let part = |first| packed.narrow(1, first, kv).repeat_interleave_self_int(group, 1, None::<i64>);
+    (packed.narrow(1, 0, q), part(q), part(q + kv))
+}
+
+fn sizes(x: &Tensor) -> [i64; 4] {
+    x.size().try_into().expect("four dimensions")
 }
 
 impl CachedAttentionOps for LibTorch {

@@ -8,23 +8,34 @@
 //! ```
 //!
 //! A packed row holds all query heads, then all key heads, then all value heads. Saved for backward: the packed
-//! input; scores are computed again.
+//! input, the result (which the projection behind it keeps anyway), and what a backend adds: CubeCL's kernels the
+//! logarithm of each row's sum, 4 bytes a row and head; the others nothing. Scores are computed again.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(feature = "cubecl")]
+mod kernels;
+#[cfg(feature = "cubecl")]
+mod matrix_kernels;
 #[cfg(feature = "tch")]
 mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::activation::softmax;
-use burn::tensor::{Bool, Int, Tensor};
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+#[cfg(feature = "cubecl")]
+use burn::tensor::DType;
+use burn::tensor::{Bool, Int, Shape, Tensor};
 
-use crate::ops::precision::{in_type, widened};
+#[cfg(feature = "cubecl")]
+use crate::ops::primitive::with_last;
 
 /// Query heads and the key-value heads they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +60,27 @@ impl Heads {
     }
 }
 
+/// Shape of the attention of `qkv`.
+#[cfg(feature = "cubecl")]
+fn attended(qkv: &Shape, heads: &Heads) -> Shape {
+    let head_dim = qkv[2] / heads.packed();
+    with_last(qkv.clone(), heads.query * head_dim)
+}
+
+/// The attention of `qkv`, and what CubeCL's kernels save of it.
+#[cfg(feature = "cubecl")]
+fn saved(qkv: &TensorSpec, heads: &Heads) -> (TensorSpec, TensorSpec) {
+    let wide = if qkv.dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let sums = with_last(qkv.shape.clone(), heads.query);
+    (TensorSpec::new(attended(&qkv.shape, heads), qkv.dtype), TensorSpec::new(sums, wide))
+}
+
+/// Shape of the attention of `queries` to cached keys.
+#[cfg(feature = "cubecl")]
+fn newest(queries: &Shape, keys: &Shape, heads: &Heads) -> Shape {
+    with_last(queries.clone(), heads.query * keys[3])
+}
+
 /// What a backend provides for [`attention`].
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -59,18 +91,28 @@ impl Heads {
 pub trait AttentionOps: Backend {
     /// Every position of `qkv [batch, seq, packed * head_dim]` attends to itself and those before it:
     /// `[batch, seq, query * head_dim]`.
-    #[fusion(default)]
+    #[fusion(dtype = qkv, shape = attended(qkv, heads))]
     fn packed_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
         generic::forward::<Self>(qkv, heads)
     }
 
+    /// The same, and what [`Self::packed_attention_backward`] wants of it beside the result.
+    #[fusion(meta = |qkv, heads| saved(qkv, heads))]
+    fn packed_attention_saving(qkv: FloatTensor<Self>, heads: Heads) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let nothing = Self::float_empty(Shape::new([0]), &qkv.device(), qkv.dtype().into());
+        (Self::packed_attention(qkv, heads), nothing)
+    }
+
     /// Gradient of `qkv` from that of the result.
-    #[fusion(default)]
+    #[fusion(dtype = qkv, shape = qkv)]
     fn packed_attention_backward(
         qkv: FloatTensor<Self>,
+        out: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
         heads: Heads,
     ) -> FloatTensor<Self> {
+        let _ = (out, saved);
         generic::backward::<Self>(qkv, gradient, heads)
     }
 }
@@ -86,7 +128,7 @@ pub trait CachedAttentionOps: Backend {
     /// The last `seq` of `length` positions attend to those up to their own: `queries [batch, seq, query * head_dim]`
     /// (further features of a row are ignored), `keys` and `values [batch, key_value, capacity, head_dim]`, of which
     /// the first `length` positions are filled. Returns `[batch, seq, query * head_dim]`.
-    #[fusion(default)]
+    #[fusion(dtype = queries, shape = newest(queries, keys, heads))]
     fn cached_attention(
         queries: FloatTensor<Self>,
         keys: FloatTensor<Self>,
@@ -95,6 +137,19 @@ pub trait CachedAttentionOps: Backend {
         heads: Heads,
     ) -> FloatTensor<Self> {
         generic::cached::<Self>(queries, keys, values, length, heads)
+    }
+
+    /// As [`Self::cached_attention`] for one position, whose number is in `position [1]`: shapes do not depend on it, so
+    /// that the step can be recorded.
+    #[fusion(dtype = queries, shape = newest(queries, keys, heads))]
+    fn attention_at(
+        queries: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        position: IntTensor<Self>,
+        heads: Heads,
+    ) -> FloatTensor<Self> {
+        generic::at::<Self>(queries, keys, values, position, heads)
     }
 }
 
@@ -123,9 +178,8 @@ pub fn cached_attention(
     ))
 }
 
-/// Attention of one new position, whose number is in `position [1]`, on a preallocated key-value cache: shapes do not
-/// depend on the position, so it can be recorded. See [`CachedAttentionOps::cached_attention`] for shapes. A composition
-/// on every backend.
+/// Attention of one new position, whose number is in `position [1]`, on a preallocated key-value cache; see
+/// [`CachedAttentionOps::attention_at`]. Not differentiable.
 #[must_use]
 pub fn attention_at(
     queries: Tensor<3>,
@@ -134,14 +188,13 @@ pub fn attention_at(
     position: &Tensor<1, Int>,
     heads: Heads,
 ) -> Tensor<3> {
-    let [batch, key_value, capacity, head_dim] = keys.dims();
-    let (outer, group, dtype) = (batch * key_value, heads.group(), keys.dtype());
-    let q = queries.narrow(2, 0, heads.query * head_dim).reshape([outer, group, head_dim]);
-    let k = keys.reshape([outer, capacity, head_dim]).swap_dims(1, 2);
-    let scores = widened(q.matmul(k)) * (head_dim as f64).powf(-0.5);
-    let scores = scores.mask_fill(later_slots(capacity, position).expand([outer, group, capacity]), f32::NEG_INFINITY);
-    let p = in_type(softmax(scores, 2), dtype);
-    p.matmul(values.reshape([outer, capacity, head_dim])).reshape([batch, 1, heads.query * head_dim])
+    Tensor::from_dispatch(<Dispatch as CachedAttentionOps>::attention_at(
+        queries.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        position.clone().into_dispatch(),
+        heads,
+    ))
 }
 
 /// True for the slots of a cache behind the position whose number is in `position [1]`, `[1, 1, capacity]`.

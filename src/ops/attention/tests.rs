@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, devices, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -23,8 +23,9 @@ fn kernels_agree_with_the_composition() {
             let gradient = primitive(&random([batch, seq, heads.query * head_dim], 2), dtype);
             let y = elements(Flex::packed_attention(qkv.clone(), heads));
             assert_close(&y, &elements(generic::forward::<Flex>(qkv.clone(), heads)), tolerance);
-            let d = elements(Flex::packed_attention_backward(qkv.clone(), gradient.clone(), heads));
-            assert_close(&d, &elements(generic::backward::<Flex>(qkv, gradient, heads)), 10.0 * tolerance);
+            let (out, saved) = Flex::packed_attention_saving(qkv.clone(), heads);
+            let d = Flex::packed_attention_backward(qkv.clone(), out, saved, gradient.clone(), heads);
+            assert_close(&elements(d), &elements(generic::backward::<Flex>(qkv, gradient, heads)), 10.0 * tolerance);
         }
     }
 }
@@ -81,5 +82,63 @@ fn gradients_agree_with_differences() {
         assert_gradients(&[random([batch * seq * width], 1)], |x| {
             attention(x[0].clone().reshape([batch, seq, width]), *heads).reshape([-1])
         });
+    }
+}
+
+#[test]
+fn every_device_agrees() {
+    let head_64 = Heads { query: 8, key_value: 2 };
+    for ([batch, seq], head_dim, heads) in CASES.into_iter().chain([([1, 100], 64, head_64)]) {
+        let width = heads.packed() * head_dim;
+        assert_everywhere(&[random([batch, seq, width], 1)], true, |x| {
+            attention(x[0].clone().reshape([batch, seq, width]), heads).reshape([-1])
+        });
+    }
+}
+
+/// A cache longer than what one cube works through, its tail never to be read.
+#[test]
+fn every_device_decodes_alike() {
+    for tested in devices() {
+        for (batch, length, capacity, head_dim, heads) in [
+            (1, 1, 4, 2, Heads { query: 1, key_value: 1 }),
+            (2, 37, 40, 6, Heads { query: 4, key_value: 2 }),
+            (1, 129, 600, 64, Heads { query: 8, key_value: 2 }),
+            (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
+        ] {
+            let device = &tested.device;
+            let cache = |seed| {
+                let filled = random([batch, heads.key_value, length, head_dim], seed);
+                let filled = Tensor::<4>::from_data(filled, (device, DType::F32));
+                let tail = [batch, heads.key_value, capacity - length, head_dim];
+                if length == capacity {
+                    return filled;
+                }
+                Tensor::cat(vec![filled, Tensor::full(tail, 1e4, (device, DType::F32))], 2)
+            };
+            let newest = random([batch, 3, heads.query * head_dim], 3);
+            let newest = Tensor::<3>::from_data(newest, (device, DType::F32));
+            let host = |x: Tensor<3>| x.into_data().iter::<f64>().collect::<Vec<_>>();
+            let on_flex = |x: Tensor<3>| Tensor::<3>::from_data(x.into_data(), &Device::flex());
+            let cache_on_flex = |x: Tensor<4>| Tensor::<4>::from_data(x.into_data(), &Device::flex());
+            let limit = if tested.tf32 { 5e-3 } else { 1e-5 };
+            for count in [1, 3.min(length)] {
+                let queries = newest.clone().narrow(1, 0, count);
+                let expected = cached_attention(
+                    on_flex(queries.clone()),
+                    cache_on_flex(cache(1)),
+                    cache_on_flex(cache(2)),
+                    length,
+                    heads,
+                );
+                let expected = host(expected);
+                let known = cached_attention(queries.clone(), cache(1), cache(2), length, heads);
+                assert_close(&host(known), &expected, limit);
+                if count == 1 {
+                    let position = Tensor::<1, Int>::from_data([length as i64 - 1], device);
+                    assert_close(&host(attention_at(queries, cache(1), cache(2), &position, heads)), &expected, limit);
+                }
+            }
+        }
     }
 }

@@ -12,6 +12,8 @@ mod autodiff;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(feature = "tch")]
+mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 

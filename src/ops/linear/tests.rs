@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -64,6 +64,18 @@ fn gradients_agree_with_differences() {
             linear(x[0].clone().reshape([1, rows, input]), x[1].clone().reshape([input, output])).reshape([-1])
         });
         assert_gradients(&inputs, |x| {
+            let weight = x[1].clone().reshape([input, output]);
+            let residual = x[2].clone().reshape([1, rows, output]);
+            linear_add(x[0].clone().reshape([1, rows, input]), weight, residual).reshape([-1])
+        });
+    }
+}
+
+#[test]
+fn every_device_agrees() {
+    for [rows, input, output] in [[1, 7, 3], [5, 31, 17], [129, 67, 131]] {
+        let inputs = [random([rows, input], 1), random([input, output], 2), random([rows, output], 3)];
+        assert_everywhere(&inputs, true, |x| {
             let weight = x[1].clone().reshape([input, output]);
             let residual = x[2].clone().reshape([1, rows, output]);
             linear_add(x[0].clone().reshape([1, rows, input]), weight, residual).reshape([-1])

@@ -4,7 +4,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, IntDType};
 use rayon::prelude::*;
 
-use super::{LinearCrossEntropyOps, chunk_rows, generic};
+use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows, generic};
 use crate::ops::flex::{
     Matrix, MatrixMut, Real, contiguous, lane_max, lane_sum, multiply_parallel, new_tensor, rows_per_task, simd, slice,
 };
@@ -63,7 +63,7 @@ fn sweep<T: Real>(
     let [n, vocabulary] = weight.shape().dims();
     let (data, weight): (&[T], &[T]) = (slice(&hidden), slice(&weight));
     let weight = Matrix::new(weight, n, vocabulary, vocabulary);
-    let chunk = chunk_rows(vocabulary).min(targets.len());
+    let chunk = chunk_rows(CHUNK_ELEMENTS, vocabulary).min(targets.len());
     let mut logits = vec![T::zero(); chunk * vocabulary];
     let mut loss = 0.0;
     for (index, targets) in targets.chunks(chunk.max(1)).enumerate() {

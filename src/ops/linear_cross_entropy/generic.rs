@@ -2,17 +2,18 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
-use super::chunk_rows;
+use super::{CHUNK_ELEMENTS, chunk_rows};
 use crate::ops::primitive::{narrow, rounded, widened};
 
-/// What one chunk contributes, in at least 32 bits: its summed loss `[1]`, and the gradient of its logits
+/// What one chunk contributes: its summed loss `[1]` in at least 32 bits, and the gradient of its logits
 /// `[rows, vocabulary]`.
-struct Chunk<B: Backend> {
-    loss: FloatTensor<B>,
-    d_logits: FloatTensor<B>,
+pub(super) struct Chunk<B: Backend> {
+    pub loss: FloatTensor<B>,
+    pub d_logits: FloatTensor<B>,
 }
 
-fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, count: usize) -> Chunk<B> {
+pub(super) fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, count: usize) -> Chunk<B> {
+    let logits = widened::<B>(logits);
     let device = logits.device();
     let settings = get_or_init_device_settings::<B>(&device);
     let dtype = logits.dtype().into();
@@ -34,22 +35,22 @@ fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, count: usize
     Chunk { loss: B::float_reshape(loss, Shape::new([1])), d_logits }
 }
 
-/// Calls `visit` with every chunk of rows and its hidden states.
+/// Calls `visit` with every chunk of `rows_at_once` rows and its hidden states.
 fn sweep<B: Backend>(
     hidden: FloatTensor<B>,
     weight: &FloatTensor<B>,
     targets: &IntTensor<B>,
-    count: usize,
-    mut visit: impl FnMut(FloatTensor<B>, Chunk<B>),
+    rows_at_once: usize,
+    mut visit: impl FnMut(FloatTensor<B>, FloatTensor<B>, IntTensor<B>),
 ) {
     let rows = hidden.shape()[0];
-    let step = chunk_rows(weight.shape()[1]);
-    for first in (0..rows).step_by(step) {
-        let range = first..rows.min(first + step);
-        let hidden = narrow::<B>(hidden.clone(), 0, range.clone());
-        let targets = B::int_slice(targets.clone(), &[Slice::from(range)]);
-        let logits = widened::<B>(B::float_matmul(hidden.clone(), weight.clone()));
-        visit(hidden, chunk::<B>(logits, targets, count));
+    for first in (0..rows).step_by(rows_at_once) {
+        let range = first..rows.min(first + rows_at_once);
+        let all = range.len() == rows;
+        let hidden = if all { hidden.clone() } else { narrow::<B>(hidden.clone(), 0, range.clone()) };
+        let targets = if all { targets.clone() } else { B::int_slice(targets.clone(), &[Slice::from(range)]) };
+        let logits = B::float_matmul(hidden.clone(), weight.clone());
+        visit(hidden, logits, targets);
     }
 }
 
@@ -59,9 +60,8 @@ pub(super) fn forward<B: Backend>(
     targets: IntTensor<B>,
     count: usize,
 ) -> FloatTensor<B> {
-    let mut total: Option<FloatTensor<B>> = None;
-    sweep::<B>(hidden, &weight, &targets, count, |_, chunk| total = Some(add::<B>(total.take(), chunk.loss)));
-    total.expect("at least one row")
+    let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
+    forward_in_chunks::<B>(hidden, weight, targets, rows, |logits, targets| chunk::<B>(logits, targets, count))
 }
 
 pub(super) fn with_gradients<B: Backend>(
@@ -70,16 +70,48 @@ pub(super) fn with_gradients<B: Backend>(
     targets: IntTensor<B>,
     count: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
+    gradients_in_chunks::<B>(hidden, weight, targets, rows, |logits, targets| chunk::<B>(logits, targets, count))
+}
+
+/// The loss, a chunk's part of it made by `chunk`.
+pub(super) fn forward_in_chunks<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    rows_at_once: usize,
+    chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
+) -> FloatTensor<B> {
+    let mut total: Option<FloatTensor<B>> = None;
+    sweep::<B>(hidden, &weight, &targets, rows_at_once, |_, logits, targets| {
+        total = Some(add::<B>(total.take(), chunk(logits, targets).loss));
+    });
+    total.expect("at least one row")
+}
+
+/// As [`forward_in_chunks`], with the gradients of `hidden` and `weight`.
+pub(super) fn gradients_in_chunks<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    rows_at_once: usize,
+    chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (mut loss, mut d_weight, mut d_hidden) = (None, None, Vec::new());
-    sweep::<B>(hidden, &weight, &targets, count, |hidden, chunk| {
+    let several = hidden.shape()[0] > rows_at_once;
+    sweep::<B>(hidden, &weight, &targets, rows_at_once, |hidden, logits, targets| {
+        let chunk = chunk(logits, targets);
         loss = Some(add::<B>(loss.take(), chunk.loss));
         let d_logits = rounded::<B>(chunk.d_logits, weight.dtype());
         let part = B::float_matmul(B::float_transpose(hidden), d_logits.clone());
-        d_weight = Some(add::<B>(d_weight.take(), widened::<B>(part)));
+        // Sums of parts, but not a single one, want more bits than products.
+        let part = if several { widened::<B>(part) } else { part };
+        d_weight = Some(add::<B>(d_weight.take(), part));
         d_hidden.push(B::float_matmul(d_logits, B::float_transpose(weight.clone())));
     });
     let d_weight = rounded::<B>(d_weight.expect("at least one row"), weight.dtype());
-    (loss.expect("at least one row"), B::float_cat(d_hidden, 0), d_weight)
+    let d_hidden = if several { B::float_cat(d_hidden, 0) } else { d_hidden.pop().expect("at least one row") };
+    (loss.expect("at least one row"), d_hidden, d_weight)
 }
 
 fn add<B: Backend>(total: Option<FloatTensor<B>>, part: FloatTensor<B>) -> FloatTensor<B> {

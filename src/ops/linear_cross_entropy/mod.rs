@@ -10,22 +10,34 @@
 //! `dH` and `dW`, whatever batch, sequence and vocabulary are.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "cubecl")]
+use burn::tensor::{DType, Shape};
 use burn::tensor::{Int, Tensor};
 
 /// Logits held at once, in elements: 4 MiB in single precision.
 const CHUNK_ELEMENTS: usize = 1 << 20;
 
-/// Rows whose logits are held at once.
-fn chunk_rows(vocabulary: usize) -> usize {
-    (CHUNK_ELEMENTS / vocabulary.max(1)).clamp(64, 512)
+/// Rows whose logits are held at once, `elements` of them.
+fn chunk_rows(elements: usize, vocabulary: usize) -> usize {
+    (elements / vocabulary.max(1)).clamp(64, elements / 2048)
+}
+
+/// Metadata of [`LinearCrossEntropyOps::linear_cross_entropy`], whose loss is made in at least 32 bits.
+#[cfg(feature = "cubecl")]
+fn loss(hidden: &TensorSpec) -> TensorSpec {
+    TensorSpec::new(Shape::new([1]), if hidden.dtype == DType::F64 { DType::F64 } else { DType::F32 })
 }
 
 /// What a backend provides for [`linear_cross_entropy`].
@@ -38,7 +50,7 @@ fn chunk_rows(vocabulary: usize) -> usize {
 pub trait LinearCrossEntropyOps: Backend {
     /// Loss `[1]` of `hidden [rows, n]`, `weight [n, vocabulary]` and `targets [rows]`; rows with a negative target do
     /// not count, `count` is the number of those that do.
-    #[fusion(default)]
+    #[fusion(meta = |hidden, _, _, _| loss(hidden))]
     fn linear_cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -49,7 +61,7 @@ pub trait LinearCrossEntropyOps: Backend {
     }
 
     /// Loss, and the gradients of `hidden` and `weight`.
-    #[fusion(default)]
+    #[fusion(meta = |hidden, weight, _, _| (loss(hidden), hidden.clone(), weight.clone()))]
     fn linear_cross_entropy_with_gradients(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,

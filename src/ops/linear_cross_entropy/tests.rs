@@ -5,7 +5,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -70,6 +70,18 @@ fn gradients_agree_with_differences() {
             let (hidden, weight) = (x[0].clone().reshape([rows, n]), x[1].clone().reshape([n, vocabulary]));
             // Times three: the loss need not be the end of the graph.
             linear_cross_entropy(hidden, weight, targets, count) * 3.0
+        });
+    }
+}
+
+#[test]
+fn every_device_agrees() {
+    for [rows, n, vocabulary] in [[1, 3, 2], [7, 5, 97], [70, 33, 131], [130, 8, 1000]] {
+        let (ids, count) = targets(rows, vocabulary);
+        assert_everywhere(&[random([rows, n], 1), random([n, vocabulary], 2)], true, |x| {
+            let targets = Tensor::from_data(TensorData::new(ids.clone(), [rows]), &x[0].device());
+            let (hidden, weight) = (x[0].clone().reshape([rows, n]), x[1].clone().reshape([n, vocabulary]));
+            linear_cross_entropy(hidden, weight, targets, count)
         });
     }
 }

@@ -9,9 +9,13 @@
 //! Saved for backward: `x` and `w`; `r` is computed again.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(feature = "tch")]
+mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
@@ -28,13 +32,13 @@ use burn::tensor::Tensor;
 )]
 pub trait RmsNormOps: Backend {
     /// `x [.., n]` normalised and scaled by `weight [n]`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         generic::forward::<Self>(x, weight, eps)
     }
 
     /// Gradients of `x` and `weight` from that of the result.
-    #[fusion(default)]
+    #[fusion(meta = |x, weight, _, _| (x.clone(), weight.clone()))]
     fn rms_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,

@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -39,6 +39,15 @@ fn gradients_agree_with_differences() {
     for [rows, n] in [[1, 2], [3, 5], [4, 37]] {
         assert_gradients(&[random([rows * n], 1), random([n], 2)], |x| {
             rms_norm(x[0].clone().reshape([1, rows, n]), x[1].clone(), 1e-3).reshape([-1])
+        });
+    }
+}
+
+#[test]
+fn every_device_agrees() {
+    for [rows, n] in [[1, 2], [3, 7], [5, 33], [70, 512], [300, 64], [2, 4099]] {
+        assert_everywhere(&[random([rows, n], 1), random([n], 2)], false, |x| {
+            rms_norm(x[0].clone().reshape([1, rows, n]), x[1].clone(), 1e-5).reshape([-1])
         });
     }
 }

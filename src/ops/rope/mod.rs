@@ -7,6 +7,8 @@
 //! The gradient is the rotation by the opposite angle. Nothing is saved for backward but the tables.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
@@ -47,7 +49,7 @@ impl Turn {
 pub trait RopeOps: Backend {
     /// Rotates the first `heads` heads of `x [batch, seq, width]`; position `i` uses row `first + i` of the tables
     /// `[positions, head_dim / 2]`. Later features pass through.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = x)]
     fn rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,

@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -43,4 +43,17 @@ fn gradients_agree_with_differences() {
     assert_gradients(&[random([2 * 3 * 18], 1)], |x| {
         rope(x[0].clone().reshape([2, 3, 18]), &tables(DType::F64, &device), 2, 4).reshape([-1])
     });
+}
+
+#[test]
+fn every_device_agrees() {
+    for ([batch, seq], heads, head_dim, width, first) in
+        [([1, 1], 1, 6, 6, 39), ([2, 5], 2, 6, 18, 3), ([3, 31], 3, 10, 37, 0), ([2, 40], 10, 64, 768, 0)]
+    {
+        assert_everywhere(&[random([batch, seq, width], 1)], false, |x| {
+            let table_dtype = if x[0].dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+            let tables = RopeTables::new(0..40, head_dim, 10_000.0, table_dtype, &x[0].device());
+            rope(x[0].clone().reshape([batch, seq, width]), &tables, heads, first).reshape([-1])
+        });
+    }
 }

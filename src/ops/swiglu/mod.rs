@@ -8,15 +8,31 @@
 //! Saved for backward: the input.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(feature = "tch")]
+mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "cubecl")]
+use burn::tensor::Shape;
 use burn::tensor::Tensor;
+
+#[cfg(feature = "cubecl")]
+use crate::ops::primitive::with_last;
+
+/// The shape of the result.
+#[cfg(feature = "cubecl")]
+fn halved(gate_up: &Shape) -> Shape {
+    let last = gate_up[gate_up.num_dims() - 1];
+    with_last(gate_up.clone(), last / 2)
+}
 
 /// What a backend provides for [`swiglu`].
 #[backend_extension(
@@ -27,13 +43,13 @@ use burn::tensor::Tensor;
 )]
 pub trait SwigluOps: Backend {
     /// `gate_up [.., 2 n]`, gate first, to `[.., n]`.
-    #[fusion(default)]
+    #[fusion(dtype = gate_up, shape = halved(gate_up))]
     fn swiglu(gate_up: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::forward::<Self>(gate_up)
     }
 
     /// Gradient of `gate_up [.., 2 n]` from that of the result `[.., n]`.
-    #[fusion(default)]
+    #[fusion(dtype = gate_up, shape = gate_up)]
     fn swiglu_backward(gate_up: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::backward::<Self>(gate_up, gradient)
     }

@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -32,6 +32,15 @@ fn extreme_gates_saturate() {
 fn gradients_agree_with_differences() {
     for [rows, n] in [[1, 1], [3, 5], [2, 19]] {
         assert_gradients(&[random([rows * 2 * n], 1)], |x| {
+            swiglu(x[0].clone().reshape([1, rows, 2 * n])).reshape([-1])
+        });
+    }
+}
+
+#[test]
+fn every_device_agrees() {
+    for [rows, n] in [[1, 1], [3, 7], [5, 33], [70, 172], [9, 1376]] {
+        assert_everywhere(&[random([rows, 2 * n], 1)], false, |x| {
             swiglu(x[0].clone().reshape([1, rows, 2 * n])).reshape([-1])
         });
     }

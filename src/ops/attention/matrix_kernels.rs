@@ -1,0 +1,551 @@
+//! The kernels of [`super::cube`] for matrix units: products of 16 x 8 x 16 elements whose registers each unit of a plane
+//! fills and reads itself, so that softmax and its gradient stay in registers (Dao 2023, arXiv:2307.08691).
+//!
+//! A plane of 32 units works on 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
+//! side in each register: of a left factor those of rows `g` and `g + 8` from columns `2 t` and `2 t + 8`; of a right
+//! factor those of column `g` from rows `2 t` and `2 t + 8`; of a sum those of rows `g` and `g + 8` from column `2 t`. Two
+//! sums side by side therefore become a left factor by rounding alone.
+
+use cubecl::cmma::{MatrixIdent, MmaDefinition};
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::kernels::{Head, NEVER, Places, Sizes, from_the_end, head, key_at, query_at, row_at, value_at};
+
+/// Rows of a plane, which are those of a left factor and of a sum.
+const ROWS: usize = 16;
+
+/// Columns of a left factor, rows of a right one.
+const DEPTH: usize = 16;
+
+/// Columns of a right factor and of a sum.
+const COLUMNS: usize = 8;
+
+/// Units of a plane.
+pub(super) const PLANE: usize = 32;
+
+/// Elements copied at once, 16 bytes.
+pub(super) const WIDE: usize = 8;
+
+/// Elements in a register.
+pub(super) const PAIR: usize = 2;
+
+/// What one cube works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MatrixTile {
+    /// Planes of the cube, each with rows (or keys) of its own, which stay.
+    pub planes: usize,
+    /// Keys (or rows) that pass by at a time; no more than stay.
+    pub passing: usize,
+    pub sizes: Sizes,
+}
+
+impl MatrixTile {
+    /// Rows (or keys) that stay.
+    pub fn staying(self) -> usize {
+        self.planes * ROWS
+    }
+
+    pub fn units(self) -> usize {
+        self.planes * PLANE
+    }
+
+    /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
+    /// banks.
+    fn stride(self) -> usize {
+        self.sizes.head_dim / WIDE + 1
+    }
+
+    /// Left factors in a row's features.
+    fn steps(self) -> usize {
+        self.sizes.head_dim / DEPTH
+    }
+}
+
+/// Rows of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Queries,
+    Results,
+    Keys,
+    Values,
+}
+
+/// Copies `count` rows from `first` on; zeros from `end` on.
+#[cube]
+fn copy<F: Float, W: Size>(
+    from: &[Vector<F, W>],
+    to: &mut Shared<[Vector<F, W>]>,
+    head: &Head,
+    first: usize,
+    end: usize,
+    at: &Places,
+    #[comptime] part: Part,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    for i in range_stepped(UNIT_POS as usize, comptime!(count * vectors), comptime!(tile.units())) {
+        let (row, d) = (i / vectors, i % vectors);
+        let mut value = Vector::<F, W>::new(F::new(0.0));
+        if first + row < end {
+            let start = if comptime!(part == Part::Queries) {
+                query_at(head, first + row, at, tile.sizes)
+            } else if comptime!(part == Part::Results) {
+                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+            } else if comptime!(part == Part::Keys) {
+                key_at(head, first + row, at)
+            } else {
+                value_at(head, first + row, at)
+            };
+            value = from[start / WIDE + d];
+        }
+        to[row * comptime!(tile.stride()) + d] = value;
+    }
+}
+
+/// The left factor of 16 rows from `row` and 16 features from `16 step`.
+#[cube]
+fn left<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
+}
+
+/// Two right factors side by side, whose columns are 16 rows from `row` and whose rows are 16 features from `16 step`.
+#[cube]
+fn right_across<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + 2 * step + lane / 8 % 2;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
+}
+
+/// Two right factors side by side, whose rows are 16 rows from `row` and whose columns are 16 features from `16 step`.
+#[cube]
+fn right_along<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
+}
+
+/// Adds the products of a left factor with two right ones to the sums from `first` on.
+#[cube]
+fn add_products<F: Float, P: Size>(
+    a: &Array<Vector<F, P>>,
+    b: &Array<Vector<F, P>>,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] first: usize,
+) {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    #[unroll]
+    for half in 0..2usize {
+        let mut right = Array::<Vector<F, P>>::new(2usize);
+        right[0] = b[2 * half];
+        right[1] = b[2 * half + 1];
+        let at = comptime!(2 * (first + half));
+        let mut before = Array::<Vector<f32, P>>::new(2usize);
+        before[0] = sums[at];
+        before[1] = sums[at + 1];
+        let after = product.execute(a, &right, &before);
+        sums[at] = after[0];
+        sums[at + 1] = after[1];
+    }
+}
+
+/// `count` sums of zero.
+#[cube]
+fn zeros<P: Size>(#[comptime] count: usize) -> Array<Vector<f32, P>> {
+    let mut sums = Array::<Vector<f32, P>>::new(comptime!(2 * count));
+    #[unroll]
+    for i in 0..comptime!(2 * count) {
+        sums[i] = Vector::new(0.0);
+    }
+    sums
+}
+
+/// Two sums side by side, from `2 step` on, as a left factor.
+#[cube]
+fn as_left<F: Float, P: Size>(sums: &Array<Vector<f32, P>>, #[comptime] step: usize) -> Array<Vector<F, P>> {
+    let mut a = Array::<Vector<F, P>>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        a[i] = Vector::cast_from(sums[comptime!(4 * step) + i]);
+    }
+    a
+}
+
+/// Keeps the left factors of this plane's rows.
+#[cube]
+fn keep<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut kept = Array::<Vector<F, P>>::new(comptime!(4 * tile.steps()));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let a = left::<F, W, P>(from, row, step, tile);
+        #[unroll]
+        for i in 0..4usize {
+            kept[4 * step + i] = a[i];
+        }
+    }
+    kept
+}
+
+/// Products of kept rows with the rows that pass by.
+#[cube]
+fn products<F: Float, W: Size, P: Size>(
+    kept: &Array<Vector<F, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<f32, P>> {
+    let mut sums = zeros::<P>(comptime!(tile.passing / COLUMNS));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let mut a = Array::<Vector<F, P>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            a[i] = kept[4 * step + i];
+        }
+        #[unroll]
+        for two in 0..comptime!(tile.passing / DEPTH) {
+            let b = right_across::<F, W, P>(passing, two * DEPTH, step, tile);
+            add_products::<F, P>(&a, &b, &mut sums, 2 * two);
+        }
+    }
+    sums
+}
+
+/// Adds `weights`, one for each row that passes by, times these rows to `sums`.
+#[cube]
+fn add_weighed<F: Float, W: Size, P: Size>(
+    weights: &Array<Vector<f32, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] tile: MatrixTile,
+) {
+    #[unroll]
+    for step in 0..comptime!(tile.passing / DEPTH) {
+        let a = as_left::<F, P>(weights, step);
+        #[unroll]
+        for two in 0..comptime!(tile.steps()) {
+            let b = right_along::<F, W, P>(passing, step * DEPTH, two, tile);
+            add_products::<F, P>(&a, &b, sums, 2 * two);
+        }
+    }
+}
+
+/// Over the four units that share a row.
+#[cube]
+fn row_max(value: f32) -> f32 {
+    let value = max(value, plane_shuffle_xor(value, 1));
+    max(value, plane_shuffle_xor(value, 2))
+}
+
+/// Over the four units that share a row.
+#[cube]
+fn row_sum(value: f32) -> f32 {
+    let value = value + plane_shuffle_xor(value, 1);
+    value + plane_shuffle_xor(value, 2)
+}
+
+/// Attention, and the logarithm of each row's sum of exponentials.
+#[cube(launch)]
+pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
+    queries: &[Vector<F, W>],
+    keys: &[Vector<F, W>],
+    values: &[Vector<F, W>],
+    out: &mut [Vector<F, P>],
+    sums: &mut [f32],
+    at: Places,
+    scale: f32,
+    #[comptime] tile: MatrixTile,
+    #[define(F)] _type: ElemType,
+) {
+    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
+    let columns = comptime!(tile.passing / COLUMNS);
+    let head = head(tile.sizes);
+    let lane = UNIT_POS as usize % PLANE;
+    let (g, t) = (lane / 4, lane % 4);
+    let plane_row = UNIT_POS as usize / PLANE * ROWS;
+    let end_row = at.seq * group;
+    let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
+    let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
+    let first_newest = at.past + first_row / group;
+
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    copy::<F, W>(queries, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
+    sync_cube();
+    let q = keep::<F, W, P>(&k, plane_row, tile);
+    sync_cube();
+
+    let mut result = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
+    let mut largest = Array::<f32>::new(2usize);
+    let mut total = Array::<f32>::new(2usize);
+    let mut newest = Array::<usize>::new(2usize);
+    #[unroll]
+    for j in 0..2usize {
+        largest[j] = NEVER;
+        total[j] = 0.0;
+        newest[j] = at.past + (first_row + plane_row + g + 8 * j) / group;
+    }
+    for first_key in range_stepped(0, end_key, tile.passing) {
+        copy::<F, W>(keys, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.passing, tile);
+        copy::<F, W>(values, &mut v, &head, first_key, end_key, &at, Part::Values, tile.passing, tile);
+        sync_cube();
+        let mut scores = products::<F, W, P>(&q, &k, tile);
+        #[unroll]
+        for i in 0..comptime!(2 * columns) {
+            scores[i] *= Vector::new(scale);
+        }
+        if first_key + tile.passing > first_newest + 1 {
+            #[unroll]
+            for i in 0..columns {
+                #[unroll]
+                for j in 0..2usize {
+                    let mut seen = scores[2 * i + j];
+                    #[unroll]
+                    for e in 0..2usize {
+                        if first_key + i * COLUMNS + 2 * t + e > newest[j] {
+                            seen.insert(e, NEVER);
+                        }
+                    }
+                    scores[2 * i + j] = seen;
+                }
+            }
+        }
+        #[unroll]
+        for j in 0..2usize {
+            let mut mine = largest[j];
+            #[unroll]
+            for i in 0..columns {
+                mine = max(mine, max(scores[2 * i + j].extract(0usize), scores[2 * i + j].extract(1usize)));
+            }
+            let new_largest = row_max(mine);
+            let factor = (largest[j] - new_largest).exp();
+            largest[j] = new_largest;
+            let mut sum = Vector::<f32, P>::new(0.0);
+            #[unroll]
+            for i in 0..columns {
+                let p = (scores[2 * i + j] - Vector::new(new_largest)).exp();
+                scores[2 * i + j] = p;
+                sum += p;
+            }
+            total[j] = total[j] * factor + sum.vector_sum();
+            #[unroll]
+            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                result[2 * i + j] *= Vector::new(factor);
+            }
+        }
+        add_weighed::<F, W, P>(&scores, &v, &mut result, tile);
+        sync_cube();
+    }
+    #[unroll]
+    for j in 0..2usize {
+        let sum = row_sum(total[j]);
+        let row = first_row + plane_row + g + 8 * j;
+        if row < end_row {
+            let to = row_at(&head, row, &at, tile.sizes);
+            #[unroll]
+            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                let value = result[2 * i + j] / Vector::new(sum);
+                out[(to * comptime!(tile.sizes.head_dim) + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
+            }
+            if t == 0 {
+                sums[to] = largest[j] + sum.ln();
+            }
+        }
+    }
+}
+
+/// Gradients of the queries of one tile: all keys they see pass by.
+#[cube(launch)]
+pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
+    qkv: &[Vector<F, W>],
+    gradient: &[Vector<F, W>],
+    sums: &[f32],
+    delta: &[f32],
+    d_qkv: &mut [Vector<F, P>],
+    at: Places,
+    scale: f32,
+    #[comptime] tile: MatrixTile,
+    #[define(F)] _type: ElemType,
+) {
+    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
+    let columns = comptime!(tile.passing / COLUMNS);
+    let head = head(tile.sizes);
+    let lane = UNIT_POS as usize % PLANE;
+    let (g, t) = (lane / 4, lane % 4);
+    let plane_row = UNIT_POS as usize / PLANE * ROWS;
+    let end_row = at.seq * group;
+    let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
+    let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
+
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    copy::<F, W>(qkv, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
+    copy::<F, W>(gradient, &mut v, &head, first_row, end_row, &at, Part::Results, staying, tile);
+    sync_cube();
+    let q = keep::<F, W, P>(&k, plane_row, tile);
+    let d_out = keep::<F, W, P>(&v, plane_row, tile);
+    sync_cube();
+
+    let mut d_q = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
+    let mut newest = Array::<usize>::new(2usize);
+    let mut row_sums = Array::<f32>::new(2usize);
+    let mut row_delta = Array::<f32>::new(2usize);
+    #[unroll]
+    for j in 0..2usize {
+        // Rows behind the last are computed like it, and not written.
+        let row = min(first_row + plane_row + g + 8 * j, end_row - 1);
+        let from = row_at(&head, row, &at, tile.sizes);
+        newest[j] = at.past + row / group;
+        row_sums[j] = sums[from];
+        row_delta[j] = delta[from];
+    }
+    for first_key in range_stepped(0, end_key, tile.passing) {
+        copy::<F, W>(qkv, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.passing, tile);
+        copy::<F, W>(qkv, &mut v, &head, first_key, end_key, &at, Part::Values, tile.passing, tile);
+        sync_cube();
+        let mut slopes = products::<F, W, P>(&q, &k, tile);
+        let d_p = products::<F, W, P>(&d_out, &v, tile);
+        #[unroll]
+        for i in 0..columns {
+            #[unroll]
+            for j in 0..2usize {
+                let p = (slopes[2 * i + j] * Vector::new(scale) - Vector::new(row_sums[j])).exp();
+                let mut slope = p * (d_p[2 * i + j] - Vector::new(row_delta[j]));
+                #[unroll]
+                for e in 0..2usize {
+                    if first_key + i * COLUMNS + 2 * t + e > newest[j] {
+                        slope.insert(e, 0.0f32);
+                    }
+                }
+                slopes[2 * i + j] = slope;
+            }
+        }
+        add_weighed::<F, W, P>(&slopes, &k, &mut d_q, tile);
+        sync_cube();
+    }
+    #[unroll]
+    for j in 0..2usize {
+        let row = first_row + plane_row + g + 8 * j;
+        if row < end_row {
+            let to = query_at(&head, row, &at, tile.sizes);
+            #[unroll]
+            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                d_qkv[(to + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_q[2 * i + j] * Vector::new(scale));
+            }
+        }
+    }
+}
+
+/// Gradients of the keys and values of one tile: all rows that see them pass by.
+#[cube(launch)]
+pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
+    qkv: &[Vector<F, W>],
+    gradient: &[Vector<F, W>],
+    sums: &[f32],
+    delta: &[f32],
+    d_qkv: &mut [Vector<F, P>],
+    at: Places,
+    scale: f32,
+    #[comptime] tile: MatrixTile,
+    #[define(F)] _type: ElemType,
+) {
+    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
+    let columns = comptime!(tile.passing / COLUMNS);
+    let head = head(tile.sizes);
+    let lane = UNIT_POS as usize % PLANE;
+    let (g, t) = (lane / 4, lane % 4);
+    let plane_key = UNIT_POS as usize / PLANE * ROWS;
+    let end_row = at.seq * group;
+    let end_key = at.past + at.seq;
+    let first_key = CUBE_POS_X as usize * staying;
+
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut row_sums = Shared::<[f32]>::new_slice(tile.passing);
+    let mut row_delta = Shared::<[f32]>::new_slice(tile.passing);
+    copy::<F, W>(qkv, &mut q, &head, first_key, end_key, &at, Part::Keys, staying, tile);
+    copy::<F, W>(qkv, &mut d_out, &head, first_key, end_key, &at, Part::Values, staying, tile);
+    sync_cube();
+    let k = keep::<F, W, P>(&q, plane_key, tile);
+    let v = keep::<F, W, P>(&d_out, plane_key, tile);
+    sync_cube();
+
+    let mut d_k = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
+    let mut d_v = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
+    // Earlier rows see none of these keys.
+    let start = first_key * group / tile.passing * tile.passing;
+    for first_row in range_stepped(start, end_row, tile.passing) {
+        copy::<F, W>(qkv, &mut q, &head, first_row, end_row, &at, Part::Queries, tile.passing, tile);
+        copy::<F, W>(gradient, &mut d_out, &head, first_row, end_row, &at, Part::Results, tile.passing, tile);
+        for i in range_stepped(UNIT_POS as usize, tile.passing, comptime!(tile.units())) {
+            let from = row_at(&head, min(first_row + i, end_row - 1), &at, tile.sizes);
+            row_sums[i] = sums[from];
+            row_delta[i] = delta[from];
+        }
+        sync_cube();
+        let mut weights = products::<F, W, P>(&k, &q, tile);
+        let mut slopes = products::<F, W, P>(&v, &d_out, tile);
+        #[unroll]
+        for i in 0..columns {
+            #[unroll]
+            for j in 0..2usize {
+                let key = first_key + plane_key + g + 8 * j;
+                let mut weight = weights[2 * i + j];
+                let mut slope = slopes[2 * i + j];
+                #[unroll]
+                for e in 0..2usize {
+                    let row = i * COLUMNS + 2 * t + e;
+                    let mut p = (weight.extract(e) * scale - row_sums[row]).exp();
+                    if first_row + row >= end_row || key > at.past + (first_row + row) / group {
+                        p = 0.0f32;
+                    }
+                    weight.insert(e, p);
+                    let difference = slope.extract(e) - row_delta[row];
+                    slope.insert(e, p * difference);
+                }
+                weights[2 * i + j] = weight;
+                slopes[2 * i + j] = slope;
+            }
+        }
+        add_weighed::<F, W, P>(&weights, &d_out, &mut d_v, tile);
+        add_weighed::<F, W, P>(&slopes, &q, &mut d_k, tile);
+        sync_cube();
+    }
+    #[unroll]
+    for j in 0..2usize {
+        let key = first_key + plane_key + g + 8 * j;
+        if key < end_key {
+            let (to_key, to_value) = (key_at(&head, key, &at), value_at(&head, key, &at));
+            #[unroll]
+            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                let d_key = Vector::cast_from(d_k[2 * i + j] * Vector::new(scale));
+                d_qkv[(to_key + i * COLUMNS) / PAIR + t] = d_key;
+                d_qkv[(to_value + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_v[2 * i + j]);
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the kernels for CubeCL devices share: tensors, element types, launch sizes, sums over a cube.
+//!
+//! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
+//! element type is.
+
+use burn::backend::TensorMetadata;
+use burn::tensor::{DType, Shape};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
+use cubecl::ir::features::Plane;
+use cubecl::ir::{ElemType, FloatKind};
+use cubecl::prelude::*;
+
+/// Units of a cube that works through elements one by one.
+const UNITS: u32 = 256;
+
+/// Most and fewest units that share a row.
+const ROW_UNITS: [usize; 2] = [256, 32];
+
+/// Vectors of a row that each unit works through, if there are enough.
+const VECTORS_PER_UNIT: usize = 2;
+
+/// Elements one after the other, in row-major order.
+pub(crate) fn row_major(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// A tensor to be written, on the device of `like`.
+pub(crate) fn new_tensor(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
+}
+
+/// The element type as kernels name it.
+pub(crate) fn element(dtype: DType) -> ElemType {
+    ElemType::Float(match dtype {
+        DType::F64 => FloatKind::F64,
+        DType::F16 => FloatKind::F16,
+        DType::BF16 => FloatKind::BF16,
+        _ => FloatKind::F32,
+    })
+}
+
+/// What elements of a type are summed in.
+pub(crate) fn accumulator(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// Rows and columns of a tensor whose rows are its last dimension.
+pub(crate) fn rows_and_columns(tensor: &CubeTensor) -> (usize, usize) {
+    let shape = tensor.shape();
+    let columns = shape[shape.num_dims() - 1];
+    (shape.num_elements() / columns.max(1), columns)
+}
+
+/// The widest vector that every row of `columns` elements divides into, for elements of all these types.
+pub(crate) fn vector_size(client: &Client, columns: usize, dtypes: &[DType]) -> usize {
+    let widest = dtypes.iter().map(|dtype| dtype.size()).max().unwrap_or(4);
+    client.io_optimized_vector_sizes(widest).find(|size| columns.is_multiple_of(*size)).unwrap_or(1)
+}
+
+/// Cubes of units that each do one of `work` pieces; a kernel must stop units beyond the last.
+pub(crate) fn one_each(client: &Client, work: usize) -> (CubeCount, CubeDim) {
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube);
+    let dim = CubeDim::new_1d(units);
+    (cubecl::calculate_cube_count_elemwise(client, work, dim), dim)
+}
+
+/// `count` cubes of `units` units; a kernel must stop cubes beyond the last.
+pub(crate) fn cubes(client: &Client, count: usize, units: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(units as u32);
+    (cubecl::calculate_cube_count_elemwise(client, count * units, dim), dim)
+}
+
+/// How the units of a cube add up what each has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Team {
+    /// Units of the cube, a power of two.
+    pub units: usize,
+    /// Units of a plane, if planes can be relied on; else 1.
+    pub plane: usize,
+}
+
+impl Team {
+    /// The units for rows of `vectors` vectors.
+    pub fn of(client: &Client, vectors: usize) -> Self {
+        let hardware = &client.properties().hardware;
+        let [most, fewest] = ROW_UNITS;
+        let most = most.min(hardware.max_units_per_cube as usize);
+        let units = vectors.div_ceil(VECTORS_PER_UNIT).next_power_of_two().clamp(fewest.min(most), most);
+        Self { units, plane: plane(client, units) }
+    }
+
+    /// `units` units, or as many as there can be.
+    pub fn new(client: &Client, units: usize) -> Self {
+        let units = units.min(client.properties().hardware.max_units_per_cube as usize);
+        Self { units, plane: plane(client, units) }
+    }
+}
+
+/// Units of a plane where all planes are alike and divide `units`, else 1.
+fn plane(client: &Client, units: usize) -> usize {
+    let (properties, hardware) = (client.properties(), &client.properties().hardware);
+    let size = hardware.plane_size_min as usize;
+    let alike = hardware.plane_size_min == hardware.plane_size_max && properties.features.plane.contains(Plane::Ops);
+    if alike && size > 0 && units.is_multiple_of(size) { size } else { 1 }
+}
+
+/// The sum of `value` over all units of the cube, for each of them. All must call it.
+#[cube]
+pub(crate) fn cube_sum<A: Float>(value: A, #[comptime] team: Team) -> A {
+    if comptime!(team.plane == team.units) {
+        plane_sum(value)
+    } else {
+        let parts = comptime!(team.units / team.plane);
+        let mut shared = Shared::<[A]>::new_slice(parts);
+        if comptime!(team.plane > 1) {
+            let part = plane_sum(value);
+            if UNIT_POS_PLANE == 0 {
+                shared[(UNIT_POS as usize) / comptime!(team.plane)] = part;
+            }
+        } else {
+            shared[UNIT_POS as usize] = value;
+        }
+        sync_cube();
+        let mut width = comptime!(parts / 2).runtime();
+        while width > 0 {
+            if (UNIT_POS as usize) < width {
+                let other = shared[UNIT_POS as usize + width];
+                shared[UNIT_POS as usize] += other;
+            }
+            sync_cube();
+            width /= 2;
+        }
+        let sum = shared[0];
+        // The next sum writes the same memory.
+        sync_cube();
+        sum
+    }
+}
+
+/// The largest `value` among all units of the cube, for each of them. All must call it.
+#[cube]
+pub(crate) fn cube_max<A: Float>(value: A, #[comptime] team: Team) -> A {
+    if comptime!(team.plane == team.units) {
+        plane_max(value)
+    } else {
+        let parts = comptime!(team.units / team.plane);
+        let mut shared = Shared::<[A]>::new_slice(parts);
+        if comptime!(team.plane > 1) {
+            let part = plane_max(value);
+            if UNIT_POS_PLANE == 0 {
+                shared[(UNIT_POS as usize) / comptime!(team.plane)] = part;
+            }
+        } else {
+            shared[UNIT_POS as usize] = value;
+        }
+        sync_cube();
+        let mut width = comptime!(parts / 2).runtime();
+        while width > 0 {
+            if (UNIT_POS as usize) < width {
+                let other = shared[UNIT_POS as usize + width];
+                shared[UNIT_POS as usize] = max(shared[UNIT_POS as usize], other);
+            }
+            sync_cube();
+            width /= 2;
+        }
+        let largest = shared[0];
+        sync_cube();
+        largest
+    }
+}

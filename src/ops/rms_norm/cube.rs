@@ -1,0 +1,209 @@
+//! One cube a row forward; backward one cube several rows, so that the weight's gradient is summed on the way.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::TensorMetadata;
+use burn_cubecl::CubeBackend;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::RmsNormOps;
+use crate::ops::cube::{
+    Team, accumulator, cube_sum, cubes, element, new_tensor, one_each, row_major, rows_and_columns, vector_size,
+};
+
+/// Cubes that share the rows of a backward pass: each leaves one partial sum of the weight's gradient.
+const BACKWARD_CUBES: usize = 256;
+
+impl RmsNormOps for CubeBackend {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+        let (x, weight) = (row_major(x), row_major(weight));
+        let (client, dtype, wide) = (x.client.clone(), x.dtype, accumulator(x.dtype));
+        let y = new_tensor(&x, x.shape(), dtype);
+        let (rows, columns) = rows_and_columns(&x);
+        let vector = vector_size(&client, columns, &[dtype, weight.dtype]);
+        let team = Team::of(&client, columns / vector);
+        let (count, dim) = cubes(&client, rows, team.units);
+        rms_norm_forward::launch(
+            &client,
+            count,
+            dim,
+            vector,
+            x.into_buffer_arg(),
+            weight.clone().into_buffer_arg(),
+            y.clone().into_buffer_arg(),
+            InputScalar::new(eps, element(wide)),
+            InputScalar::new(columns as f64, element(wide)),
+            rows,
+            team,
+            [element(dtype), element(weight.dtype), element(wide)],
+        );
+        y
+    }
+
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, weight, gradient) = (row_major(x), row_major(weight), row_major(gradient));
+        let (client, dtype, wide) = (x.client.clone(), x.dtype, accumulator(x.dtype));
+        let (rows, columns) = rows_and_columns(&x);
+        let vector = vector_size(&client, columns, &[dtype, weight.dtype, wide]);
+        let team = Team::of(&client, columns / vector);
+        let rows_each = rows.div_ceil(BACKWARD_CUBES).max(1);
+        let parts = rows.div_ceil(rows_each);
+        let (dx, dw) = (new_tensor(&x, x.shape(), dtype), new_tensor(&weight, [columns], weight.dtype));
+        let partial = new_tensor(&x, [parts, columns], wide);
+        let (count, dim) = cubes(&client, parts, team.units);
+        rms_norm_gradients::launch(
+            &client,
+            count,
+            dim,
+            vector,
+            x.into_buffer_arg(),
+            weight.clone().into_buffer_arg(),
+            gradient.into_buffer_arg(),
+            dx.clone().into_buffer_arg(),
+            partial.clone().into_buffer_arg(),
+            InputScalar::new(eps, element(wide)),
+            InputScalar::new(columns as f64, element(wide)),
+            rows,
+            rows_each,
+            (columns / vector).div_ceil(team.units),
+            team,
+            [element(dtype), element(weight.dtype), element(wide)],
+        );
+        let (count, dim) = one_each(&client, columns / vector);
+        sum_of_rows::launch(
+            &client,
+            count,
+            dim,
+            vector,
+            partial.into_buffer_arg(),
+            dw.clone().into_buffer_arg(),
+            parts,
+            [element(weight.dtype), element(wide)],
+        );
+        (dx, dw)
+    }
+}
+
+/// One over the root mean square of a row whose squares sum to `squares`.
+#[cube]
+fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
+    (squares / columns + eps).sqrt().recip()
+}
+
+#[cube(launch)]
+fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
+    x: &[Vector<F, N>],
+    weight: &[Vector<W, N>],
+    y: &mut [Vector<F, N>],
+    eps: InputScalar,
+    columns: InputScalar,
+    rows: usize,
+    #[comptime] team: Team,
+    #[define(F, W, A)] _types: [ElemType; 3],
+) {
+    let row = CUBE_POS;
+    if row >= rows {
+        terminate!();
+    }
+    let vectors = weight.len();
+    let first = row * vectors;
+    let mut squares = Vector::<A, N>::new(A::new(0.0));
+    for at in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units)) {
+        let value = Vector::<A, N>::cast_from(x[first + at]);
+        squares += value * value;
+    }
+    let squares = cube_sum::<A>(squares.vector_sum(), team);
+    let r = Vector::<A, N>::new(inverse_rms::<A>(squares, columns.get::<A>(), eps.get::<A>()));
+    for at in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units)) {
+        let value = Vector::<A, N>::cast_from(x[first + at]);
+        y[first + at] = Vector::cast_from(value * r * Vector::cast_from(weight[at]));
+    }
+}
+
+#[cube(launch)]
+fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
+    x: &[Vector<F, N>],
+    weight: &[Vector<W, N>],
+    gradient: &[Vector<F, N>],
+    dx: &mut [Vector<F, N>],
+    partial: &mut [Vector<A, N>],
+    eps: InputScalar,
+    columns: InputScalar,
+    rows: usize,
+    rows_each: usize,
+    #[comptime] vectors_each: usize,
+    #[comptime] team: Team,
+    #[define(F, W, A)] _types: [ElemType; 3],
+) {
+    let vectors = weight.len();
+    let part = CUBE_POS;
+    if part * rows_each >= rows {
+        terminate!();
+    }
+    let (eps, columns) = (eps.get::<A>(), columns.get::<A>());
+    let zero = Vector::<A, N>::new(A::new(0.0));
+    let mut dw = Array::<Vector<A, N>>::new(vectors_each);
+    #[unroll]
+    for i in 0..vectors_each {
+        dw[i] = zero;
+    }
+    let first_row = part * rows_each;
+    let end_row = min(first_row + rows_each, rows);
+    for row in first_row..end_row {
+        let first = row * vectors;
+        let mut squares = zero;
+        let mut products = zero;
+        for at in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units)) {
+            let value = Vector::<A, N>::cast_from(x[first + at]);
+            let scaled = Vector::<A, N>::cast_from(gradient[first + at]) * Vector::cast_from(weight[at]);
+            squares += value * value;
+            products += scaled * value;
+        }
+        let squares = cube_sum::<A>(squares.vector_sum(), team);
+        let products = cube_sum::<A>(products.vector_sum(), team);
+        let r = inverse_rms::<A>(squares, columns, eps);
+        let factor = Vector::<A, N>::new(r * r * r * products / columns);
+        let r = Vector::<A, N>::new(r);
+        #[unroll]
+        for i in 0..vectors_each {
+            let at = UNIT_POS as usize + i * comptime!(team.units);
+            if at < vectors {
+                let value = Vector::<A, N>::cast_from(x[first + at]);
+                let dy = Vector::<A, N>::cast_from(gradient[first + at]);
+                dw[i] += dy * value * r;
+                dx[first + at] = Vector::cast_from(dy * Vector::cast_from(weight[at]) * r - value * factor);
+            }
+        }
+    }
+    #[unroll]
+    for i in 0..vectors_each {
+        let at = UNIT_POS as usize + i * comptime!(team.units);
+        if at < vectors {
+            partial[part * vectors + at] = dw[i];
+        }
+    }
+}
+
+/// `[parts, n]` to `[n]`.
+#[cube(launch)]
+fn sum_of_rows<W: Float, A: Float, N: Size>(
+    partial: &[Vector<A, N>],
+    to: &mut [Vector<W, N>],
+    parts: usize,
+    #[define(W, A)] _types: [ElemType; 2],
+) {
+    if ABSOLUTE_POS >= to.len() {
+        terminate!();
+    }
+    let vectors = to.len();
+    let mut sum = Vector::<A, N>::new(A::new(0.0));
+    for part in 0..parts {
+        sum += partial[part * vectors + ABSOLUTE_POS];
+    }
+    to[ABSOLUTE_POS] = Vector::cast_from(sum);
+}

@@ -1,0 +1,114 @@
+use serde_json::Value;
+
+use crate::support::{World, ran, repository};
+
+fn golden() -> String {
+    repository("tests/golden/decoder_small.safetensors")
+}
+
+/// A shipped experiment with fewer steps, its results in `r.json`.
+fn experiment(world: &World, name: &str, further: &[&str]) -> Value {
+    let config = repository(&format!("configs/{name}.toml"));
+    let steps = ["--warmup-steps", "2", "--benchmark-steps", "3", "--output", "r.json"];
+    let (code, out, err) = ran(&mut world.burnmark(&[&["--config", &config], &steps[..], further].concat()));
+    assert_eq!(code, 0, "{out}{err}");
+    world.json("r.json")
+}
+
+#[test]
+fn devices_are_found_and_what_is_missing_is_explained() {
+    let world = World::new();
+    let (code, out, err) = ran(&mut world.burnmark(&["devices", "--json"]));
+    assert_eq!(code, 0, "{err}");
+    let reports: Value = serde_json::from_str(&out).expect("JSON");
+    let report = |name: &str| {
+        let reports = reports.as_array().expect("a list").iter();
+        reports.clone().find(|report| report["backend"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    assert_eq!(report("vulkan")["devices"][0]["device"], "vulkan:0");
+    assert_eq!(report("vulkan")["capabilities"]["fusion"], true);
+    assert!(report("vulkan")["lacks"].as_str().is_some_and(|why| why.contains("graphs")));
+    let libtorch = report("tch")["devices"][0]["driver"].as_str().map(str::to_owned);
+    assert!(libtorch.is_some_and(|driver| driver.starts_with("LibTorch 2.9")), "{}", report("tch"));
+    assert_eq!(report("cuda")["missing"]["reason"], "not compiled in");
+    assert!(report("cuda")["missing"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("--features cuda")));
+}
+
+#[test]
+fn every_backend_reproduces_the_golden_numbers() {
+    let world = World::new();
+    for backend in ["vulkan", "tch:cpu", "pytorch:eager"] {
+        let (code, out, err) = ran(&mut world.burnmark(&["verify", "--backend", backend, "--reference", &golden()]));
+        assert_eq!(code, 0, "{backend}: {out}{err}");
+    }
+    let modes = ["verify", "--backend", "vulkan", "--no-compile", "--reference", &golden()];
+    let (code, out, err) = ran(&mut world.burnmark(&modes));
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn backends_are_compared_with_the_first_and_agree() {
+    let world = World::new();
+    let results = experiment(&world, "backends", &[]);
+    let cells = results["cells"].as_array().expect("cells");
+    assert_eq!(cells.len(), 8);
+    assert!(cells.iter().all(|cell| cell["outcome"]["status"] == "measured"));
+    let agreements = results["agreements"].as_array().expect("agreements");
+    assert!(agreements.len() >= 7 && agreements.iter().all(|agreement| agreement["passed"] == true), "{agreements:?}");
+    for pair in results["comparisons"].as_array().expect("pairs") {
+        assert!(pair["comparison"]["training"]["speedup"].as_f64().is_some_and(|ratio| ratio > 0.0), "{pair}");
+    }
+    let cell = |backend: &str| cells.iter().find(|cell| cell["spec"]["backend"] == backend).expect(backend);
+    assert_eq!(cell("vulkan")["applied"]["execution"], "fusion + autotune");
+    assert_eq!(cell("flex")["applied"]["execution"], "eager");
+    let launches = &cell("vulkan")["outcome"]["workloads"]["training"]["figures"]["execution"]["launches"];
+    assert!(launches.as_u64().is_some_and(|count| count > 20), "{launches}");
+    let pool = &cell("vulkan")["outcome"]["workloads"]["training"]["observation"]["memory"]["current"];
+    assert!(pool["bytes"].as_u64().is_some_and(|bytes| bytes > 0) && pool["source"] == "device memory pools", "{pool}");
+}
+
+#[test]
+fn the_ledger_tells_cold_from_warm() {
+    let world = World::new();
+    let results = experiment(&world, "tuning", &["--variants", "example"]);
+    let cells = results["cells"].as_array().expect("cells");
+    let ledgers = |cache: &str| -> Vec<Value> {
+        let cells = cells.iter().filter(|cell| cell["spec"]["tuning_cache"] == cache);
+        cells.map(|cell| cell["tuning"].clone()).collect()
+    };
+    for cold in ledgers("cold") {
+        assert!(cold["keys_tuned"].as_u64() > Some(0) && cold["keys_known"] == 0, "{cold}");
+        let tuned = &cold["events"]["tuned"][0];
+        assert!(tuned["candidates"].as_u64() > Some(0) && tuned["wall_ns"].as_u64() > Some(0), "{tuned}");
+    }
+    for warm in ledgers("warm") {
+        assert!(warm["keys_tuned"] == 0 && warm["keys_known"].as_u64() > Some(0), "{warm}");
+    }
+    assert!(ledgers("off").iter().all(|off| off["keys_known"] == 0));
+    assert!(results["break_evens"].as_array().is_some_and(|evens| !evens.is_empty()));
+    // Each cold cell ran in two caches: what differs between tunings is told apart from noise within one.
+    let spreads = results["tuning_spreads"].as_array().expect("spreads");
+    assert!(spreads.iter().all(|spread| spread["means_ms"].as_array().map(Vec::len) == Some(2)), "{spreads:?}");
+    assert_eq!(spreads.len(), 2);
+}
+
+#[test]
+fn the_kept_cache_can_be_shown_exported_and_cleared() {
+    let world = World::new();
+    let cache = world.path("cache");
+    let with = |arguments: &[&str]| {
+        let mut command = world.burnmark(arguments);
+        ran(command.env("BURNMARK_TUNING_CACHE", &cache))
+    };
+    let config = repository("configs/quick.toml");
+    let run = ["--backend", "vulkan", "--config", &config, "--workloads", "inference", "--output", "r.json"];
+    assert_eq!(with(&run).0, 0);
+    let (code, shown, _) = with(&["tuning", "show"]);
+    assert!(code == 0 && shown.contains("matmul") && !shown.contains("\n0 answers"), "{shown}");
+    let to = world.path("exported").display().to_string();
+    assert_eq!(with(&["tuning", "export", &to]).0, 0);
+    let (code, _, err) = with(&["tuning", "export", &to]);
+    assert!(code != 0 && err.contains("name another folder"), "{err}");
+    assert_eq!(with(&["tuning", "clear"]).0, 0);
+    assert!(with(&["tuning", "show"]).1.contains("\n0 answers"));
+}
