@@ -12,7 +12,7 @@ impl SwigluOps for LibTorch {
 
     fn swiglu_backward(gate_up: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
         let (gate, up) = halves(&gate_up.tensor);
-        let d_gate = (&gradient.tensor * up).silu_backward(&gate);
+        let d_gate = gate.silu_backward(&(&gradient.tensor * up));
         let d_up = &gradient.tensor * gate.silu();
         FloatTensor::<Self>::new(Tensor::cat(&[d_gate, d_up], -1))
     }
