@@ -121,7 +121,8 @@ impl Backend for Tch {
 /// Which LibTorch the loader found, and where.
 fn libtorch() -> Option<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let library = maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|path| is_libtorch(path)))?;
+    let library =
+        maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|path| is_libtorch(path)))?;
     let folder = Path::new(library).parent()?;
     let version = version(folder.parent()?).map_or_else(String::new, |version| format!("{version} "));
     Some(format!("LibTorch {version}in {}", folder.display()))

@@ -3,8 +3,8 @@
 //! key-value head are further rows of the same tile, so that keys and values are read once for all of them. Backward are
 //! two sweeps, one for queries and one for keys and values, each writing what is its own: no atomics.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::TensorMetadata;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -138,6 +138,7 @@ impl CachedAttentionOps for CubeBackend {
 }
 
 /// Where the newest position is said.
+#[expect(clippy::large_enum_variant, reason = "lives for one launch")]
 enum Newest {
     Known(usize),
     InTensor(CubeTensor),
@@ -224,17 +225,16 @@ impl Packed {
 
 impl Tile {
     /// The largest tile whose `matrices` of rows and `scores` fit in a cube's memory.
-    fn fitting(
-        client: &Client,
-        heads: Heads,
-        head_dim: usize,
-        wide: DType,
-        [matrices, scores]: [usize; 2],
-    ) -> Self {
+    fn fitting(client: &Client, heads: Heads, head_dim: usize, wide: DType, [matrices, scores]: [usize; 2]) -> Self {
         let memory = client.properties().hardware.max_shared_memory_size / wide.size();
         let fits = |size: usize| matrices * size * (head_dim + 1) + scores * size * (size + 1) <= memory;
         let size = [32, 16, 8].into_iter().find(|size| fits(*size)).unwrap_or(8);
-        Self { rows: size, keys: size, units: 64, sizes: Sizes { query: heads.query, key_value: heads.key_value, head_dim } }
+        Self {
+            rows: size,
+            keys: size,
+            units: 64,
+            sizes: Sizes { query: heads.query, key_value: heads.key_value, head_dim },
+        }
     }
 
     fn forward(client: &Client, heads: Heads, head_dim: usize, wide: DType) -> Self {

@@ -1,5 +1,7 @@
 //! The kernels of [`super::cube`], for devices without matrix units and for element types these do not take.
 
+#![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 

@@ -6,6 +6,12 @@
 //! factor those of column `g` from rows `2 t` and `2 t + 8`; of a sum those of rows `g` and `g + 8` from column `2 t`. Two
 //! sums side by side therefore become a left factor by rounding alone.
 
+#![expect(
+    clippy::range_plus_one,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "slices of a cube's memory take half-open ranges, and registers are passed as the kernel has them"
+)]
+
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;

@@ -19,10 +19,10 @@ mod flex;
 mod generic;
 #[cfg(feature = "cubecl")]
 mod kernels;
-#[cfg(feature = "cubecl")]
-mod matrix_kernels;
 #[cfg(feature = "tch")]
 mod libtorch;
+#[cfg(feature = "cubecl")]
+mod matrix_kernels;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 

@@ -56,7 +56,7 @@ pub(crate) fn rows_and_columns(tensor: &CubeTensor) -> (usize, usize) {
 
 /// The widest vector that every row of `columns` elements divides into, for elements of all these types.
 pub(crate) fn vector_size(client: &Client, columns: usize, dtypes: &[DType]) -> usize {
-    let widest = dtypes.iter().map(|dtype| dtype.size()).max().unwrap_or(4);
+    let widest = dtypes.iter().map(DType::size).max().unwrap_or(4);
     client.io_optimized_vector_sizes(widest).find(|size| columns.is_multiple_of(*size)).unwrap_or(1)
 }
 

@@ -1,8 +1,8 @@
 //! The sweep of [`super::generic`], what it does with a chunk's logits being one kernel: it turns them into their
 //! gradient in place.
 
-use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::TensorMetadata;
+use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -26,7 +26,9 @@ impl LinearCrossEntropyOps for CubeBackend {
         count: usize,
     ) -> FloatTensor<Self> {
         let rows = rows_at_once(&weight);
-        generic::forward_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| chunk(logits, targets, count))
+        generic::forward_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| {
+            chunk(logits, targets, count)
+        })
     }
 
     fn linear_cross_entropy_with_gradients(
@@ -36,7 +38,9 @@ impl LinearCrossEntropyOps for CubeBackend {
         count: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let rows = rows_at_once(&weight);
-        generic::gradients_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| chunk(logits, targets, count))
+        generic::gradients_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| {
+            chunk(logits, targets, count)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! One cube a row forward; backward one cube several rows, so that the weight's gradient is summed on the way.
 
-use burn::backend::tensor::FloatTensor;
 use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;

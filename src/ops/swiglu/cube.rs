@@ -1,5 +1,5 @@
-use burn::backend::tensor::FloatTensor;
 use burn::backend::TensorMetadata;
+use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
