@@ -27,7 +27,7 @@ pub enum OpenError {
         known: String,
     },
     /// There is no such device on this machine, or its driver refused.
-    #[error("backend `{backend}` cannot open device `{device}`: {reason}; {remedy}")]
+    #[error("backend `{backend}` cannot open {}: {reason}; {remedy}", named(device))]
     Unavailable {
         /// Backend name.
         backend: &'static str,
@@ -38,6 +38,11 @@ pub enum OpenError {
         /// What to do about it.
         remedy: &'static str,
     },
+}
+
+/// A device as the user named it, or the one that is taken if none is named.
+fn named(device: &str) -> String {
+    if device.is_empty() { "its first device".to_owned() } else { format!("device `{device}`") }
 }
 
 /// What a backend can do on its devices.
