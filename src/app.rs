@@ -29,6 +29,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Run(arguments)) => cmd::run::run(arguments, registry),
         Some(Command::Verify(arguments)) => cmd::verify::run(arguments, registry),
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
+        Some(Command::Ops(arguments)) => cmd::ops::run(arguments, registry),
         Some(Command::Devices(arguments)) => cmd::devices::run(*arguments),
         Some(Command::Tuning { command: TuningCommand::Show(print_as) }) => cmd::tuning::show(*print_as),
         Some(Command::Tuning { command: TuningCommand::Export { folder } }) => cmd::tuning::export(folder),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Flags;
-use crate::spec::{Mode, Optimizer, Precision, TuningCache, Workload};
+use crate::spec::{Mode, Operation, Optimizer, Precision, TuningCache, Workload};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -39,6 +39,8 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
     /// Print the cells of the experiment; run nothing
     Plan(Box<ExperimentArgs>),
+    /// Measure the operations of the optimised model, each beside the plain composition it stands for
+    Ops(Box<OpsArgs>),
     /// List the devices of every compiled-in backend, and what is missing with its remedy
     Devices(OutputArgs),
     /// Show, export or clear what autotune keeps from run to run
@@ -180,6 +182,20 @@ pub struct VerifyArgs {
     /// Expected numbers (safetensors): weights, ids, logits, loss, gradients, greedy continuation
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
+}
+
+/// Flags of `ops`.
+#[derive(Args, Clone, Debug)]
+pub struct OpsArgs {
+    /// The experiment, of which sizes, backends, modes, precisions and steps count.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// What is printed.
+    #[command(flatten)]
+    pub print: OutputArgs,
+    /// Which operations (comma-separated); all if none is named
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "OPERATION")]
+    pub ops: Vec<Operation>,
 }
 
 fn workload(text: &str) -> Result<Workload, String> {

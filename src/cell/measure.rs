@@ -31,7 +31,7 @@ pub(super) fn run(
     let (backend, device) = backends::open(&spec.backend, spec.mode, spec.tuning_cache, cache)?;
     ensure_supported(spec.precision, &device)?;
     let (origin, tuning) = (Instant::now(), backend.watch_tuning());
-    emit(opened(backend, &device, spec));
+    emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
     let bench = Bench { spec, registry, backend, device, origin, replays };
     if let Some(training) = &spec.workloads.training {
@@ -51,16 +51,23 @@ pub(super) fn run(
     Ok(())
 }
 
-fn opened(backend: &dyn Backend, device: &Device, spec: &CellSpec) -> Event {
-    let (execution, notes) = execution(spec.mode, backend.capabilities());
+/// Tells of an open device; `specification` is what named it.
+pub(super) fn opened(
+    backend: &dyn Backend,
+    device: &Device,
+    specification: &str,
+    mode: Mode,
+    precision: Precision,
+) -> Event {
+    let (execution, notes) = execution(mode, backend.capabilities());
     Event::Opened {
         device: DeviceReport {
             backend: backend.name().to_owned(),
-            device: spec.backend.clone(),
+            device: specification.to_owned(),
             name: backend.device_name(device),
             threads: backend.threads(),
         },
-        applied: Applied { requested_mode: spec.mode, execution, precision: spec.precision, notes },
+        applied: Applied { requested_mode: mode, execution, precision, notes },
     }
 }
 

@@ -1,6 +1,7 @@
 //! The child's side: one job in, events out.
 
 mod measure;
+mod operations;
 mod reference;
 mod verify;
 
@@ -35,6 +36,7 @@ pub fn serve(registry: &Registry) -> ExitCode {
     let outcome = match serde_json::from_reader(io::stdin().lock()) {
         Ok(Job::Measure { cell, cache }) => measure::run(&cell, cache, registry, &mut emit),
         Ok(Job::Verify { gate, cache }) => verify::run(&gate, cache, registry, &mut emit),
+        Ok(Job::Operations { spec, cache }) => operations::run(&spec, cache, &mut emit),
         Ok(Job::Devices { backend }) => devices(&backend, &mut emit),
         Err(error) => {
             Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}")))

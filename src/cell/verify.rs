@@ -260,7 +260,7 @@ fn own_check(variant: &str, what: &str, (error, position): (f64, usize), toleran
 }
 
 /// `|a - b| / |b|`; absolute where the expected values are all zero, not a number where the lengths differ.
-fn relative_l2(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn relative_l2(a: &[f64], b: &[f64]) -> f64 {
     if a.len() != b.len() {
         return f64::NAN;
     }

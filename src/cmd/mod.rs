@@ -5,6 +5,7 @@ mod caches;
 pub(crate) mod devices;
 mod error;
 mod executor;
+pub(crate) mod ops;
 pub(crate) mod output;
 pub(crate) mod run;
 pub(crate) mod tuning;

@@ -24,6 +24,13 @@ impl<'a> MemoryProbe<'a> {
         self.backend.reset_peak(self.device);
     }
 
+    /// Most in use at once since the peak was reset, less what was in use at the start.
+    #[must_use]
+    pub fn peak_beyond_start(&self) -> Figure {
+        let peak = figure(self.backend.memory(self.device).peak, self.backend.memory_sources().peak);
+        Figure { bytes: peak.bytes.zip(self.start.bytes).map(|(peak, start)| peak.saturating_sub(start)), ..peak }
+    }
+
     /// In use now, in bytes; or why that is not known.
     pub fn current(&self) -> Result<u64, String> {
         self.backend.memory(self.device).current

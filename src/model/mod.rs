@@ -5,7 +5,7 @@ mod decoder;
 mod generation;
 mod layers;
 mod optimization;
-mod plain;
+pub(crate) mod plain;
 mod registry;
 mod replay;
 mod weights;

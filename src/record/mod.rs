@@ -13,6 +13,7 @@ mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod gate;
+mod operations;
 mod results;
 pub mod store;
 #[cfg(test)]
@@ -26,5 +27,6 @@ pub use environment::{Environment, Versions};
 pub use execution::{Execution, MemoryGrowth, Warmup};
 pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
 pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord};
+pub use operations::{OperationsRecord, OperationsResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use tempfile::{Builder, NamedTempFile};
 use thiserror::Error;
@@ -117,7 +117,7 @@ pub fn check_writable(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Replaces the file at a path: a reader sees either the old results or the new ones, even after a power cut.
-pub fn write_atomic(path: &Path, results: &Results) -> Result<(), StoreError> {
+pub fn write_atomic(path: &Path, results: &impl Serialize) -> Result<(), StoreError> {
     let target = Target::of(path)?;
     target.replace(results).map_err(|error| target.error(error))
 }
@@ -180,7 +180,7 @@ impl<'a> Target<'a> {
         Ok(Self { path, file, folder })
     }
 
-    fn replace(&self, results: &Results) -> io::Result<()> {
+    fn replace(&self, results: &impl Serialize) -> io::Result<()> {
         let mut temporary = self.temporary_file()?;
         let mut writer = BufWriter::new(&mut temporary);
         serde_json::to_writer_pretty(&mut writer, results)?;

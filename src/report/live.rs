@@ -109,7 +109,9 @@ fn described(event: &Event) -> Option<String> {
         Event::Progress { workload, phase, step, steps, step_ns } => {
             Some(format!("{workload}: {phase} {step}/{steps}, {}", time(*step_ns as f64 / 1e6)))
         }
+        Event::OperationObserved(observation) => Some(format!("{}, {}", observation.operation, observation.pass)),
         Event::Found { .. }
+        | Event::Peaks(_)
         | Event::Observed(_)
         | Event::Tuned(_)
         | Event::Verified(_)

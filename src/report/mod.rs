@@ -4,6 +4,7 @@ pub mod console;
 pub mod devices;
 mod ledger;
 pub mod live;
+pub(crate) mod ops;
 mod style;
 mod table;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
 
-use crate::spec::{Applied, DeviceReport, Event, Failure, Job, Observation, VerifyReport};
+use crate::spec::{Applied, DeviceReport, Event, Failure, Job, Observation, OperationObservation, Peaks, VerifyReport};
 
 /// Something that answers jobs.
 ///
@@ -52,6 +52,10 @@ pub struct Collected {
     pub tuning: Option<TuningEvents>,
     /// The verification, if that was the job.
     pub verification: Option<VerifyReport>,
+    /// What the device can do at most, if operations were the job.
+    pub peaks: Option<Peaks>,
+    /// The operations that were measured, in their order.
+    pub operations: Vec<OperationObservation>,
     /// The devices and what can be done on them, if that was the job.
     pub found: Option<(Vec<FoundDevice>, Capabilities)>,
     /// Wall clock from before the start of the child to after its end.
@@ -70,6 +74,8 @@ impl Collected {
             }
             Event::Observed(observation) => self.observations.push(observation),
             Event::Tuned(events) => self.tuning = Some(events),
+            Event::Peaks(peaks) => self.peaks = Some(peaks),
+            Event::OperationObserved(observation) => self.operations.push(observation),
             Event::Verified(report) => self.verification = Some(report),
             Event::Found { devices, capabilities } => self.found = Some((devices, capabilities)),
             Event::Failed(failure) => self.failure = Some(failure),

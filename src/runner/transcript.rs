@@ -2,7 +2,7 @@ use std::fmt;
 
 use super::Collected;
 use super::lines::{Lines, TooLong};
-use crate::spec::{Event, Phase, Workload};
+use crate::spec::{Event, Operation, Phase, Workload};
 
 /// Longest line accepted, in bytes; the raw samples of one workload stay far below.
 const LINE_LIMIT: usize = 64 << 20;
@@ -22,6 +22,8 @@ pub(super) enum Stage {
     Running { workload: Workload, phase: Phase, step: usize, steps: usize },
     /// This workload is complete.
     Observed(Workload),
+    /// The device's peaks, or this operation, are measured.
+    Operation(Option<Operation>),
     /// What was tuned is told.
     Tuned,
     /// The verification is complete.
@@ -46,6 +48,8 @@ impl Stage {
             Event::PhaseStarted { workload, phase, steps } => Self::Running { workload, phase, step: 0, steps },
             Event::Progress { workload, phase, step, steps, .. } => Self::Running { workload, phase, step, steps },
             Event::Observed(ref observation) => Self::Observed(observation.workload),
+            Event::Peaks(_) => Self::Operation(None),
+            Event::OperationObserved(ref observation) => Self::Operation(Some(observation.operation)),
             Event::Tuned(_) => Self::Tuned,
             Event::Verified(_) => Self::Verified,
             Event::Found { .. } => Self::Found,
@@ -67,6 +71,8 @@ impl fmt::Display for Stage {
                 write!(f, "in {workload} ({phase}), {step} of {steps} steps reported")
             }
             Self::Observed(workload) => write!(f, "after {workload}"),
+            Self::Operation(None) => f.write_str("after the device's peaks"),
+            Self::Operation(Some(operation)) => write!(f, "after {operation}"),
             Self::Tuned => f.write_str("after the last workload"),
             Self::Verified => f.write_str("after the verification"),
             Self::Found => f.write_str("after the devices were listed"),

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
 
-use super::{CellSpec, Mode, Observation, Precision, VerifyReport, VerifySpec, Workload};
+use super::{
+    CellSpec, Mode, Observation, OperationObservation, OperationsSpec, Peaks, Precision, VerifyReport, VerifySpec,
+    Workload,
+};
 
 /// What the parent asks of a child: one JSON document on its standard input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,6 +30,14 @@ pub enum Job {
         /// Folder of what tuning finds and leaves; `None` is the backend's own place.
         cache: Option<PathBuf>,
     },
+    /// Measure operations.
+    Operations {
+        /// Which, at which size.
+        #[serde(flatten)]
+        spec: OperationsSpec,
+        /// Folder of what tuning finds and leaves; `None` is the backend's own place.
+        cache: Option<PathBuf>,
+    },
     /// List a backend's devices.
     Devices {
         /// The backend.
@@ -41,6 +52,7 @@ impl Job {
         match self {
             Self::Measure { cell, .. } => &cell.backend,
             Self::Verify { gate, .. } => &gate.backend,
+            Self::Operations { spec, .. } => &spec.backend,
             Self::Devices { backend } => backend,
         }
     }
@@ -132,6 +144,10 @@ pub enum Event {
         /// What the backend can do on them.
         capabilities: Capabilities,
     },
+    /// What the device can do at most.
+    Peaks(Peaks),
+    /// An operation is measured.
+    OperationObserved(OperationObservation),
     /// What was tuned and compiled; after the last workload.
     Tuned(TuningEvents),
     /// A workload is complete.

@@ -7,6 +7,7 @@ mod cell;
 mod event;
 mod model;
 mod observation;
+mod operation;
 mod verification;
 
 pub use cell::{
@@ -18,4 +19,5 @@ pub use observation::{
     DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PhaseMemory, Reading,
     StepLaunches,
 };
+pub use operation::{Operation, OperationObservation, OperationsSpec, Pass, Peaks, Timing, Work};
 pub use verification::{Check, Tolerance, VerifyReport, VerifySpec};

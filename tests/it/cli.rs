@@ -75,11 +75,17 @@ fn wrong_input_is_refused_before_anything_runs() {
 }
 
 #[test]
-fn every_shipped_experiment_is_planned() {
+fn every_shipped_experiment_is_planned_or_says_what_it_needs() {
+    let mut planned = 0;
     for entry in std::fs::read_dir(repository("configs")).expect("the folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "toml") {
-            World::new().burnmark(&["plan", "--config"]).arg(&path).assert().success();
+            let (code, _, err) = ran(World::new().burnmark(&["plan", "--config"]).arg(&path));
+            // Some name backends that this program may be built without.
+            let lacks = code == 2 && err.contains("is not compiled in") && err.contains("--features");
+            assert!(code == 0 || lacks, "{}: {err}", path.display());
+            planned += usize::from(code == 0);
         }
     }
+    assert!(planned >= 8, "only {planned} experiments are planned");
 }

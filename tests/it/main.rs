@@ -14,6 +14,8 @@ mod cli;
 mod faults;
 /// Models of one's own through the library.
 mod library;
+/// Operations beside their references.
+mod ops;
 /// A small experiment end to end.
 mod run;
 /// Proof of numbers, from files good and bad.

@@ -1,0 +1,79 @@
+use std::process::ExitCode;
+
+use super::executor::Children;
+use super::output::{complain, pretty, print};
+use super::{CommandError, caches, planned};
+use crate::backends;
+use crate::cli::OpsArgs;
+use crate::config;
+use crate::model::Registry;
+use crate::record::{Environment, OperationsRecord, OperationsResults, store};
+use crate::report::ops::operations;
+use crate::runner::{Executor, StopFlag};
+use crate::spec::{Job, Operation, OperationsSpec, StepSpec};
+
+/// `burnmark ops`: every operation beside its reference, at every size of the experiment, on every backend.
+pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
+    let experiment = config::load(arguments.experiment.config.as_deref(), &arguments.experiment.flags())?.experiment;
+    let plan = planned(&experiment, registry)?;
+    let output = arguments.experiment.output.as_deref();
+    if let Some(path) = output {
+        store::check_writable(path)?;
+    }
+    let named = if arguments.ops.is_empty() { Operation::ALL.to_vec() } else { arguments.ops.clone() };
+    let mut specs: Vec<OperationsSpec> = Vec::new();
+    for cell in &plan.cells {
+        let spec = OperationsSpec {
+            backend: cell.backend.clone(),
+            mode: cell.mode,
+            precision: cell.precision,
+            model: cell.model.clone(),
+            batch_size: cell.batch_size,
+            seq_length: cell.seq_length,
+            steps: StepSpec { warmup_steps: experiment.steps.warmup, benchmark_steps: experiment.steps.benchmark },
+            seed: cell.seed,
+            operations: named.clone(),
+        };
+        if !specs.contains(&spec) {
+            specs.push(spec);
+        }
+    }
+    let stop = StopFlag::install()?;
+    let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
+    let mut results = OperationsResults::new(std::env::args().collect(), Environment::read(backends::features()));
+    for spec in specs {
+        let job = Job::Operations { spec: spec.clone(), cache: Some(caches::kept()) };
+        let done = executor.execute(&job, &mut |_| {});
+        if let Some(failure) = &done.failure {
+            complain(&format!("error: operations on {}: {failure}", spec.backend));
+        }
+        results.records.push(OperationsRecord {
+            spec,
+            device: done.device,
+            applied: done.applied,
+            peaks: done.peaks,
+            observations: done.operations,
+            failure: done.failure,
+        });
+        if let Some(path) = output {
+            store::write_atomic(path, &results)?;
+        }
+        if stop.is_set() {
+            break;
+        }
+    }
+    if arguments.print.json {
+        print(&pretty(&results))?;
+    } else if !arguments.print.quiet {
+        print(&operations(&results))?;
+    }
+    Ok(if stop.is_set() {
+        ExitCode::from(130)
+    } else if !results.agrees() {
+        ExitCode::from(3)
+    } else if !results.complete() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}

@@ -1,0 +1,55 @@
+use serde::{Deserialize, Serialize};
+
+use super::Environment;
+use crate::spec::{Applied, DeviceReport, Failure, OperationObservation, OperationsSpec, Peaks};
+
+/// Operations measured by one child at one size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationsRecord {
+    /// What was asked for.
+    pub spec: OperationsSpec,
+    /// The device, if it was opened.
+    pub device: Option<DeviceReport>,
+    /// What of the request was put into effect, if the device was opened.
+    pub applied: Option<Applied>,
+    /// What the device can do at most, if that was measured.
+    pub peaks: Option<Peaks>,
+    /// Raw.
+    pub observations: Vec<OperationObservation>,
+    /// Why something is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// The results file of `burnmark ops`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperationsResults {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// When it was written, in UTC.
+    pub timestamp: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Where and with what it was made.
+    pub environment: Environment,
+    /// One entry a backend and size.
+    pub records: Vec<OperationsRecord>,
+}
+
+impl OperationsResults {
+    /// No record yet.
+    pub fn new(command: Vec<String>, environment: Environment) -> Self {
+        let timestamp = jiff::Timestamp::now().to_string();
+        Self { schema_version: 1, timestamp, command, environment, records: Vec::new() }
+    }
+
+    /// Whether every operation was measured and computes what its reference does.
+    pub fn complete(&self) -> bool {
+        self.records.iter().all(|record| record.failure.is_none())
+    }
+
+    /// Whether every operation that was measured computes what its reference does.
+    pub fn agrees(&self) -> bool {
+        self.records.iter().flat_map(|record| &record.observations).all(OperationObservation::agrees)
+    }
+}
