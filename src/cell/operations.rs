@@ -127,8 +127,8 @@ impl Bench<'_> {
         });
         let parts: Vec<Tensor<3>> = parts.chain(inputs[1..].iter().cloned()).collect();
 
-        let ours = self.results(&case.fused, &inputs, pass, inputs.len())?;
-        let theirs = self.results(&case.reference, &parts, pass, parts.len() + 1 - case.parts.len())?;
+        let ours = results(&case.fused, &inputs, pass, inputs.len())?;
+        let theirs = results(&case.reference, &parts, pass, parts.len() + 1 - case.parts.len())?;
         let errors = ours.iter().zip(&theirs).map(|(ours, theirs)| relative_l2(ours, theirs));
         let error = errors.fold(0.0, |worst: f64, error| if error.is_nan() { f64::NAN } else { worst.max(error) });
         let usual = Tolerance::of(self.spec.precision, self.backend.capabilities().tf32);
@@ -141,39 +141,6 @@ impl Bench<'_> {
             error: error.is_finite().then_some(error),
             tolerance: usual.gradients,
         }))
-    }
-
-    /// The results on the host, then the gradients of `count` inputs, the first of them put together from its parts.
-    fn results(
-        &self,
-        compute: &Compute,
-        inputs: &[Tensor<3>],
-        pass: Pass,
-        count: usize,
-    ) -> Result<Vec<Vec<f64>>, Failure> {
-        let host = |tensor: Tensor<3>| -> Result<Vec<f64>, Failure> {
-            let data = tensor.try_into_data();
-            let data = data.map_err(|error| Failure::new(FailureKind::Crashed, format!("a kernel failed: {error}")))?;
-            Ok(data.iter::<f64>().collect())
-        };
-        let inputs = tracked(inputs, pass);
-        let y = compute(&inputs);
-        let result = Tensor::cat(y.clone(), 2);
-        let mut results = vec![host(result)?];
-        if pass == Pass::ForwardBackward {
-            let gradients = weighed(y).backward();
-            let gradient = |input: &Tensor<3>| {
-                let gradient = input.grad(&gradients);
-                gradient.ok_or_else(|| Failure::new(FailureKind::WrongAnswer, "an input has no gradient"))
-            };
-            let of = inputs.iter().map(gradient).collect::<Result<Vec<Tensor<3>>, Failure>>()?;
-            let parts = inputs.len() + 1 - count;
-            results.push(host(Tensor::cat(of[..parts].to_vec(), 2))?);
-            for gradient in &of[parts..] {
-                results.push(host(gradient.clone())?);
-            }
-        }
-        Ok(results)
     }
 
     fn timed(&self, compute: &Compute, inputs: &[Tensor<3>], pass: Pass) -> Result<Timing, Failure> {
@@ -326,6 +293,33 @@ impl Bench<'_> {
             }
         }
     }
+}
+
+/// The results on the host, then the gradients of `count` inputs, the first of them put together from its parts.
+fn results(compute: &Compute, inputs: &[Tensor<3>], pass: Pass, count: usize) -> Result<Vec<Vec<f64>>, Failure> {
+    let host = |tensor: Tensor<3>| -> Result<Vec<f64>, Failure> {
+        let data = tensor.try_into_data();
+        let data = data.map_err(|error| Failure::new(FailureKind::Crashed, format!("a kernel failed: {error}")))?;
+        Ok(data.iter::<f64>().collect())
+    };
+    let inputs = tracked(inputs, pass);
+    let y = compute(&inputs);
+    let result = Tensor::cat(y.clone(), 2);
+    let mut results = vec![host(result)?];
+    if pass == Pass::ForwardBackward {
+        let gradients = weighed(y).backward();
+        let gradient = |input: &Tensor<3>| {
+            let gradient = input.grad(&gradients);
+            gradient.ok_or_else(|| Failure::new(FailureKind::WrongAnswer, "an input has no gradient"))
+        };
+        let of = inputs.iter().map(gradient).collect::<Result<Vec<Tensor<3>>, Failure>>()?;
+        let parts = inputs.len() + 1 - count;
+        results.push(host(Tensor::cat(of[..parts].to_vec(), 2))?);
+        for gradient in &of[parts..] {
+            results.push(host(gradient.clone())?);
+        }
+    }
+    Ok(results)
 }
 
 /// Inputs as leaves of their own.
