@@ -9,9 +9,6 @@ use crate::ops::flex::{
 };
 use crate::ops::primitive::with_last;
 
-/// Up to this many rows, reading the weight once decides and the vector kernel is faster than packing for a product.
-const FEW_ROWS: usize = 4;
-
 impl LinearOps for Flex {
     fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         match x.dtype() {
@@ -51,9 +48,10 @@ impl LinearOps for Flex {
     }
 }
 
-/// `to` = or += `x [rows, in] W [in, out]`.
+/// `to` = or += `x [rows, in] W [in, out]`. For a single row reading the weight decides, and the vector kernel is faster
+/// than packing for a product; from two rows on it is not.
 fn product<T: Real>(to: &mut [T], add: bool, x: &[T], weight: &[T], [rows, input, output]: [usize; 3]) {
-    if rows <= FEW_ROWS {
+    if rows == 1 {
         transposed_vector_products(to, add, x, weight, rows, input, output);
     } else {
         let (x, weight) = (Matrix::new(x, rows, input, input), Matrix::new(weight, input, output, output));
