@@ -13,9 +13,9 @@ use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{ElemType, IntKind};
 use cubecl::prelude::*;
 
+use super::decode_kernels::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
 use super::kernels::{
-    DecodeTile, PlacesLaunch, Sizes, Tile, attention_combine, attention_decode, attention_decode_at, attention_delta,
-    attention_forward, attention_key_gradients, attention_query_gradients,
+    PlacesLaunch, Sizes, Tile, attention_delta, attention_forward, attention_key_gradients, attention_query_gradients,
 };
 use super::matrix_kernels::{
     MatrixTile, PAIR, PLANE, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients,

@@ -14,6 +14,8 @@
 mod autodiff;
 #[cfg(feature = "cubecl")]
 mod cube;
+#[cfg(feature = "cubecl")]
+mod decode_kernels;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
