@@ -119,6 +119,9 @@ pub struct ExperimentArgs {
     /// Model variants, the baseline first (comma-separated)
     #[arg(long, value_delimiter = ',', value_name = "VARIANT")]
     pub variants: Option<Vec<String>>,
+    /// Add each optimisation alone, and leave each out alone
+    #[arg(long)]
+    pub ladder: bool,
     /// Model family
     #[arg(long, value_name = "FAMILY")]
     pub model: Option<String>,
@@ -221,6 +224,7 @@ impl ExperimentArgs {
             compile_mode: self.compile_mode,
             backends: self.backend.clone(),
             variants: self.variants.clone(),
+            ladder: self.ladder,
             tuning_caches: self.tuning_cache.clone(),
             precision: self.precision,
             optimizer: self.optimizer,

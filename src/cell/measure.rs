@@ -12,7 +12,8 @@ use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, ru
 use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
-    Observation, Optimizer, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec, Workload,
+    Observation, Optimizer, PathProof, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec,
+    Workload,
 };
 
 /// Learning rate of the optional optimiser step; what it is does not change what a step costs.
@@ -209,6 +210,7 @@ impl Bench<'_> {
                 model.apply(optimizer, LEARNING_RATE, gradients);
             }
         })?;
+        observation.paths = paths(&observation, model.own_kernels(Workload::Training));
         drop((model, optimizer));
         finish(observation, &probe, emit);
         Ok(())
@@ -235,6 +237,7 @@ impl Bench<'_> {
         observation.memory_by_phase = vec![weights, forward];
         self.watch(&mut observation, || drop(run(input())))?;
         observation.replayed = replay.as_ref().map(Replay::is_hardware);
+        observation.paths = paths(&observation, model.own_kernels(Workload::Inference));
         drop(replay);
         drop(model);
         finish(observation, &probe, emit);
@@ -275,6 +278,7 @@ impl Bench<'_> {
             (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
         })?;
         observation.replayed = self.replays.then(|| session.is_replayed());
+        observation.paths = paths(&observation, model.own_kernels(Workload::Generation));
         drop(session);
         drop(model);
         finish(observation, &probe, emit);
@@ -342,6 +346,25 @@ impl Bench<'_> {
         };
         Ok(())
     }
+}
+
+/// Whether the kernels that a model's optimisations stand for are among those of the step that was watched.
+fn paths(observation: &Observation, expected: Vec<(String, &[&str])>) -> Reading<Vec<PathProof>> {
+    let launched = match &observation.launches {
+        Reading::Missing { reason } => return Reading::missing(reason),
+        Reading::Read(_) if observation.replayed == Some(true) => {
+            return Reading::missing("the kernels of a replayed graph are not seen one by one");
+        }
+        Reading::Read(step) => &step.kernels,
+    };
+    let proof = |(optimization, kernels): (String, &[&str])| PathProof {
+        optimization,
+        kernels: kernels.iter().map(|&kernel| kernel.to_owned()).collect(),
+        launched: launched
+            .iter()
+            .any(|launch| kernels.contains(&launch.kernel.split(" | ").next().unwrap_or_default())),
+    };
+    Reading::Read(expected.into_iter().map(proof).collect())
 }
 
 /// One generation: wall clock of the first token, and of every later one by position. The session and its cache, and

@@ -63,6 +63,8 @@ pub struct Axes {
     pub backends: Vec<String>,
     /// Variants of the family; the first is the baseline.
     pub variants: Vec<String>,
+    /// Whether each optimisation is also added alone to, and left out alone of, the variants.
+    pub ladder: bool,
     /// Execution modes.
     pub modes: Vec<Mode>,
     /// What a process finds of earlier tuning.
@@ -188,6 +190,7 @@ impl Default for Experiment {
             axes: Axes {
                 backends: Vec::new(),
                 variants: vec!["default".to_owned(), "example".to_owned()],
+                ladder: false,
                 modes: vec![Mode::Default],
                 tuning_caches: vec![TuningCache::Kept],
                 precisions: Vec::new(),

@@ -68,6 +68,11 @@ pub(super) const KEYS: &[Key] = &[
     key("model.rms_norm_eps", Kind::Real(0.0, 1.0), "Added to the mean square inside RMSNorm."),
     key("axes.backends", Kind::List(&NAME, 0), "Backends and devices, such as flex; empty for the best compiled in."),
     key("axes.variants", Kind::List(&NAME, 1), "Variants of the family; the first is the baseline."),
+    key(
+        "axes.ladder",
+        Kind::Switch,
+        "Whether each optimisation is also added alone to the variants (X-with-Y) and left out alone (X-without-Y).",
+    ),
     key("axes.modes", Kind::List(&MODE, 1), "Execution modes."),
     key(
         "axes.tuning_caches",

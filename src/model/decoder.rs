@@ -17,7 +17,7 @@ use crate::ops;
 use crate::ops::attention::{Heads, later_slots};
 use crate::ops::precision::in_type;
 use crate::ops::rope::RopeTables;
-use crate::spec::ModelConfig;
+use crate::spec::{ModelConfig, Workload};
 
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
@@ -209,6 +209,10 @@ impl Model for Decoder {
     fn replayed_session(&self, batch: usize, capacity: usize) -> Option<Box<dyn Session + '_>> {
         let fixed = self.shared.has(Optimization::KvCache);
         fixed.then(|| Box::new(ReplayedGeneration::new(self, batch, capacity)) as Box<dyn Session>)
+    }
+
+    fn own_kernels(&self, workload: Workload) -> Vec<(String, &'static [&'static str])> {
+        self.shared.optimizations.own_kernels(workload)
     }
 
     fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use burn::optim::ModuleOptimizer;
 use burn::tensor::{Gradients, Int, Tensor};
 
+use crate::spec::Workload;
+
 pub use optimization::{Optimization, Optimizations, decoder_variants};
 pub use registry::{BuildError, BuildRequest, Family, Registry};
 pub use replay::{Replay, Work};
@@ -45,6 +47,14 @@ pub trait Model: Send + Sync {
     fn replayed_session(&self, batch: usize, capacity: usize) -> Option<Box<dyn Session + '_>> {
         let _ = (batch, capacity);
         None
+    }
+
+    /// What must be among the kernels of a workload's step if the model's optimisations do what they are named for: the
+    /// name of an optimisation, and kernels of which at least one was launched. Asked only of devices that tell their
+    /// kernels.
+    fn own_kernels(&self, workload: Workload) -> Vec<(String, &'static [&'static str])> {
+        let _ = workload;
+        Vec::new()
     }
 
     /// Gradients under their Hugging Face names and shapes, however this model lays its weights out.

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::spec::Workload;
+
 /// One thing the optimised decoder does differently from the plain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Optimization {
@@ -38,6 +40,30 @@ impl Optimization {
     ];
 }
 
+impl Optimization {
+    /// The CubeCL kernels it launches in a workload, of each set at least one; none if it has no kernel of its own.
+    fn kernels(self, workload: Workload) -> &'static [&'static [&'static str]] {
+        match (self, workload) {
+            (Self::RmsNorm, Workload::Training) => &[&["RmsNormForward"], &["RmsNormGradients"]],
+            (Self::RmsNorm, _) => &[&["RmsNormForward"]],
+            (Self::Rope, _) => &[&["RopeRotate"]],
+            (Self::Swiglu, Workload::Training) => &[&["SwigluForward"], &["SwigluGradient"]],
+            (Self::Swiglu, _) => &[&["SwigluForward"]],
+            (Self::Attention, Workload::Training) => &[
+                &["AttentionForward", "MatrixForward"],
+                &["AttentionQueryGradients", "MatrixQueryGradients"],
+                &["AttentionKeyGradients", "MatrixKeyGradients"],
+            ],
+            (Self::Attention, Workload::Inference) => &[&["AttentionForward", "MatrixForward"]],
+            (Self::Attention, Workload::Generation) => {
+                &[&["AttentionForward", "MatrixForward"], &["AttentionDecode", "AttentionDecodeAt"]]
+            }
+            (Self::Loss, Workload::Training) => &[&["CrossEntropyRows"]],
+            (Self::FusedWeights | Self::Linear | Self::KvCache | Self::Loss | Self::LastLogits, _) => &[],
+        }
+    }
+}
+
 impl fmt::Display for Optimization {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -63,6 +89,15 @@ impl Optimizations {
     #[must_use]
     pub fn has(&self, optimization: Optimization) -> bool {
         self.0.contains(&optimization)
+    }
+
+    /// Each optimisation with the kernels by which it is known to have run in a workload.
+    pub(super) fn own_kernels(&self, workload: Workload) -> Vec<(String, &'static [&'static str])> {
+        let of = |optimization: &Optimization| {
+            let name = optimization.to_string();
+            optimization.kernels(workload).iter().map(move |kernels| (name.clone(), *kernels))
+        };
+        self.0.iter().flat_map(of).collect()
     }
 
     /// The optimisations behind a variant's name: `default` has none, `example` all,

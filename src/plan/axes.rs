@@ -53,6 +53,23 @@ pub(super) fn check_variants(experiment: &Experiment, available: &Available) -> 
     }
 }
 
+/// The experiment's variants, and those of a ladder: of every variant named, what the family has with one optimisation
+/// more or less.
+fn variants(experiment: &Experiment, available: &Available) -> Vec<String> {
+    let mut variants = experiment.axes.variants.clone();
+    let family = available.families.iter().find(|(name, _)| *name == experiment.model.family);
+    for candidate in family.iter().flat_map(|(_, variants)| variants).filter(|_| experiment.axes.ladder) {
+        let step = |whole: &String| {
+            let rest = candidate.strip_prefix(whole.as_str());
+            rest.is_some_and(|rest| rest.starts_with("-with-") || rest.starts_with("-without-"))
+        };
+        if experiment.axes.variants.iter().any(step) && !variants.contains(candidate) {
+            variants.push(candidate.clone());
+        }
+    }
+    variants
+}
+
 /// The experiment's precisions; if it names none, the one the first backend is made for: all cells have the same, so
 /// that they compare.
 fn precisions(experiment: &Experiment, available: &Available, backends: &[String]) -> Vec<Precision> {
@@ -72,7 +89,7 @@ pub(super) fn cells(
 ) -> Result<Vec<CellSpec>, PlanError> {
     let axes = &experiment.axes;
     let (model, workloads) = (experiment.model.sizes(), workloads(experiment));
-    let precisions = precisions(experiment, available, backends);
+    let (precisions, variants) = (precisions(experiment, available, backends), variants(experiment, available));
     let mut cells = Vec::new();
     for backend in backends {
         let tunes = available.tuned.iter().any(|name| name == backend_name(backend));
@@ -89,7 +106,7 @@ pub(super) fn cells(
             for (precision, (batch_size, seq_length)) in
                 product(&precisions, &product(&axes.batch_sizes, &axes.seq_lengths).collect::<Vec<_>>())
             {
-                cells.extend(axes.variants.iter().map(|variant| CellSpec {
+                cells.extend(variants.iter().map(|variant| CellSpec {
                     backend: backend.clone(),
                     family: experiment.model.family.clone(),
                     variant: variant.clone(),
@@ -192,7 +209,7 @@ pub fn verifications<'a>(
         let verification = VerifySpec {
             backend: cell.backend.clone(),
             family: cell.family.clone(),
-            variants: experiment.axes.variants.clone(),
+            variants: variants(experiment, available),
             mode: cell.mode,
             precision: cell.precision,
             model: cell.model.clone(),

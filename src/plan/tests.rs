@@ -52,6 +52,21 @@ fn axes_multiply_and_exclusions_take_away() {
 }
 
 #[test]
+fn a_ladder_adds_each_optimisation_alone_and_leaves_each_out_alone() {
+    let plan = default_with(|experiment| experiment.axes.ladder = true).expect("it plans");
+    let variants: Vec<&str> = plan.cells.iter().map(|cell| cell.variant.as_str()).collect();
+    assert_eq!(variants[..2], ["default", "example"]);
+    assert_eq!(variants.len(), 2 + 2 * crate::model::Optimization::ALL.len());
+    assert!(variants.contains(&"default-with-rope") && variants.contains(&"example-without-rope"));
+    assert_eq!(plan.gates[0].variants, variants, "every step of it is verified");
+    let only = default_with(|experiment| {
+        experiment.axes.ladder = true;
+        experiment.axes.variants = vec!["example".to_owned()];
+    });
+    assert!(only.expect("it plans").cells.iter().all(|cell| cell.variant.starts_with("example")));
+}
+
+#[test]
 fn cell_ids_are_distinct_and_stable() {
     let ids = |change: fn(&mut Experiment)| -> Vec<String> {
         default_with(change).expect("it plans").cells.iter().map(CellSpec::id).collect()

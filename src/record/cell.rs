@@ -74,6 +74,22 @@ impl WorkloadRecords {
         training.chain(inference).chain(self.generation.iter().map(generation)).collect()
     }
 
+    /// The first optimisation whose own kernels were not launched, where the device tells its launches.
+    fn unproven(&self) -> Option<Failure> {
+        let steps = [&self.training, &self.inference].map(|record| record.as_ref().map(|record| &record.observation));
+        let generation = self.generation.as_ref().map(|record| &record.observation);
+        let observations = steps.into_iter().chain([generation]).flatten();
+        let proofs =
+            observations.flat_map(|seen| seen.paths.value().into_iter().flatten().map(|proof| (seen.workload, proof)));
+        proofs.filter(|(_, proof)| !proof.launched).next().map(|(workload, proof)| {
+            let (optimization, kernels) = (&proof.optimization, proof.kernels.join(" or "));
+            let message = format!(
+                "`{optimization}` did not run in {workload}: {kernels} was not launched, so the cell counts for nothing"
+            );
+            Failure::new(FailureKind::Unproven, message)
+        })
+    }
+
     /// The workloads that were asked for and are not here.
     fn missing(&self, asked: &Workloads) -> Vec<Workload> {
         let states = [
@@ -140,6 +156,7 @@ impl CellRecord {
         let tuning = done.tuning.map(|events| TuningRecord::new(events, &done.observations));
         let workloads = WorkloadRecords::of(done.observations);
         let failure = done.failure.or_else(|| incomplete(&workloads.missing(&spec.workloads)));
+        let failure = failure.or_else(|| workloads.unproven());
         let outcome = match failure {
             Some(failure) => CellOutcome::Failed { failure, workloads },
             None => CellOutcome::Measured { workloads },
@@ -168,6 +185,11 @@ impl CellRecord {
             CellOutcome::Measured { .. } => None,
             CellOutcome::Failed { failure, .. } => Some(failure),
         }
+    }
+
+    /// Why the cell's figures stand for something else than its name says, if they do.
+    pub(super) fn unproven(&self) -> Option<&Failure> {
+        self.failure().filter(|failure| failure.kind == FailureKind::Unproven)
     }
 }
 

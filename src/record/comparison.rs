@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
 use super::{ClassicModel, GenerationFigures, Memory, StepFigures, Times};
+use crate::spec::CellSpec;
 
 /// Training or inference of the optimised model against the baseline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -134,6 +135,18 @@ pub struct PairRecord {
     pub label: String,
     /// The figures.
     pub comparison: Comparison,
+}
+
+impl PairRecord {
+    /// Two cells that have not been measured yet.
+    pub(super) fn of(baseline: &CellSpec, candidate: &CellSpec) -> Self {
+        Self {
+            baseline: baseline.id(),
+            candidate: candidate.id(),
+            label: format!("{} against {}", candidate.label(), baseline.label()),
+            comparison: Comparison::missing("not measured yet"),
+        }
+    }
 }
 
 /// Two positive figures, the baseline's and the optimised model's.

@@ -13,6 +13,7 @@ mod figures;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod gate;
+mod ladder;
 mod operations;
 mod results;
 pub mod store;
@@ -27,6 +28,7 @@ pub use environment::{Environment, Versions};
 pub use execution::{Execution, MemoryGrowth, Warmup};
 pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
 pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord};
+pub use ladder::LadderStep;
 pub use operations::{OperationsRecord, OperationsResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

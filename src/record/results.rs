@@ -3,7 +3,8 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::gate::{Agreement, agreements, judge};
+use super::gate::{Agreement, Verdict, agreements, judge};
+use super::ladder::{LadderStep, ladder};
 use super::tuning::{break_evens, tuning_spreads};
 use super::{
     BreakEven, CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord,
@@ -63,6 +64,9 @@ pub struct Results {
     pub agreements: Vec<Agreement>,
     /// Every pair of the plan.
     pub comparisons: Vec<PairRecord>,
+    /// What each optimisation earns alone and on top of all others, where the plan has the variants that tell.
+    #[serde(default)]
+    pub ladder: Vec<LadderStep>,
     /// When fusion and tuning have paid for themselves, for every cell whose `no-compile` twin was measured.
     #[serde(default)]
     pub break_evens: Vec<BreakEven>,
@@ -95,7 +99,8 @@ impl Results {
             comparison: Comparison::missing(NO_PAIR),
             gate_policy,
             gates: Vec::new(),
-            comparisons: pairs.iter().map(|&(baseline, candidate)| pair(&plan[baseline], &plan[candidate])).collect(),
+            comparisons: pairs.iter().map(|&(one, other)| PairRecord::of(&plan[one], &plan[other])).collect(),
+            ladder: Vec::new(),
             agreements: Vec::new(),
             break_evens: Vec::new(),
             tuning_spreads: Vec::new(),
@@ -155,30 +160,26 @@ impl Results {
         self.tuning_spreads = tuning_spreads(&self.cells);
         let planned: HashMap<String, &CellSpec> = self.plan.iter().map(|cell| (cell.id(), cell)).collect();
         let view = |id: &str| planned.get(id).map(|cell| (*cell, ClassicModel::of(cell, self.cell(id))));
-        let mut first = None;
-        let mut comparisons = self.comparisons.clone();
-        for pair in &mut comparisons {
-            let (Some(baseline), Some(candidate)) = (view(&pair.baseline), view(&pair.candidate)) else {
-                continue;
+        let compared = |pair: &PairRecord| {
+            let (baseline, candidate) = (view(&pair.baseline)?, view(&pair.candidate)?);
+            let unproven = [&pair.baseline, &pair.candidate].into_iter().find_map(|id| self.cell(id)?.unproven());
+            let verdict = match unproven {
+                Some(failure) => Verdict::Refused(failure.to_string()),
+                None => judge(self.gate_policy, &self.gates, [baseline.0, candidate.0]),
             };
-            let verdict = judge(self.gate_policy, &self.gates, [baseline.0, candidate.0]);
-            pair.comparison = Comparison::between(&baseline.1, &candidate.1, verdict);
-            first.get_or_insert_with(|| (baseline.1, candidate.1, pair.comparison.clone()));
-        }
-        self.comparisons = comparisons;
-        if let Some((baseline, candidate, comparison)) = first {
-            (self.default_model, self.example_model, self.comparison) = (baseline, candidate, comparison);
+            let comparison = Comparison::between(&baseline.1, &candidate.1, verdict);
+            Some((baseline.1, candidate.1, PairRecord { comparison, ..pair.clone() }))
+        };
+        let views: Vec<_> = self.comparisons.iter().filter_map(compared).collect();
+        let ladder =
+            ladder(&self.plan).into_iter().map(|step| step.filled(|pair| compared(&pair).map(|(.., pair)| pair)));
+        self.ladder = ladder.collect();
+        self.comparisons = views.iter().map(|(.., pair)| pair.clone()).collect();
+        let first = views.into_iter().next();
+        if let Some((baseline, candidate, pair)) = first {
+            (self.default_model, self.example_model, self.comparison) = (baseline, candidate, pair.comparison);
         } else if let Some(cell) = self.plan.first() {
             self.default_model = ClassicModel::of(cell, self.cell(&cell.id()));
         }
-    }
-}
-
-fn pair(baseline: &CellSpec, candidate: &CellSpec) -> PairRecord {
-    PairRecord {
-        baseline: baseline.id(),
-        candidate: candidate.id(),
-        label: format!("{} against {}", candidate.label(), baseline.label()),
-        comparison: Comparison::missing("not measured yet"),
     }
 }

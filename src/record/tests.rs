@@ -2,7 +2,7 @@ use serde_json::Value;
 
 use super::fixtures::{gate, measured, observations, planned, record, with_policy};
 use super::*;
-use crate::spec::{Failure, FailureKind};
+use crate::spec::{Failure, FailureKind, PathProof, Reading};
 
 fn json(results: &Results) -> Value {
     serde_json::to_value(results).expect("results serialise")
@@ -129,4 +129,27 @@ fn resuming_takes_over_complete_cells_alone() {
     assert_eq!(results.take_over(&earlier), 2);
     assert!(results.completed(&results.plan[0].id()).is_some());
     assert!(results.cell(&results.plan[2].id()).is_none());
+}
+
+#[test]
+fn a_cell_whose_optimisation_did_not_run_counts_for_nothing() {
+    let mut results = planned();
+    results.finish_gate(gate(&results, 1e-7));
+    results.finish_cell(record(&results, 0, observations(30, 100), None));
+    let proof =
+        |launched| PathProof { optimization: "rope".to_owned(), kernels: vec!["RopeRotate".to_owned()], launched };
+    let seen = |launched: bool| {
+        let mut observations = observations(20, 75);
+        observations[0].paths = Reading::Read(vec![proof(launched)]);
+        observations
+    };
+    results.finish_cell(record(&results, 1, seen(true), None));
+    assert!(results.comparison.training.speedup.is_some());
+    results.finish_cell(record(&results, 1, seen(false), None));
+    assert_eq!(results.comparison.training.speedup, None);
+    assert_eq!(results.ladder[0].last.as_ref().expect("the plan has it").comparison.training.speedup, None);
+    let failure = results.cells[1].failure().expect("it is marked");
+    assert_eq!(failure.kind, FailureKind::Unproven);
+    assert!(failure.message.contains("RopeRotate"), "{failure}");
+    assert!(results.comparison.reason.as_ref().is_some_and(|reason| reason.contains("`rope` did not run")));
 }

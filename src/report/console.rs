@@ -1,5 +1,6 @@
 //! The summary of a run.
 
+use super::ladder::ladder;
 use super::ledger::ledger;
 use super::table::table;
 use super::units::{MISSING, megabytes, or_missing, percent, rate, ratio, time};
@@ -26,6 +27,7 @@ pub fn summary(results: &Results, style: Style) -> String {
     if results.plan.len() > 2 {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
+    text.push_str(&ladder(results, style));
     text.push_str(&ledger(results, style));
     text.push_str(&failures(results, style));
     text

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod devices;
+mod ladder;
 mod ledger;
 pub mod live;
 pub(crate) mod ops;

@@ -176,6 +176,8 @@ pub enum FailureKind {
     Protocol,
     /// It computed something else than the reference.
     WrongAnswer,
+    /// An optimisation that it is named for did not run.
+    Unproven,
     /// The user stopped the run.
     Interrupted,
 }
@@ -189,6 +191,7 @@ impl fmt::Display for FailureKind {
             Self::Crashed => "crashed",
             Self::Protocol => "protocol error",
             Self::WrongAnswer => "wrong answer",
+            Self::Unproven => "not what its name says",
             Self::Interrupted => "interrupted",
         })
     }

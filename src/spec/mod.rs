@@ -16,8 +16,8 @@ pub use cell::{
 pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;
 pub use observation::{
-    DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PhaseMemory, Reading,
-    StepLaunches,
+    DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PathProof, PhaseMemory,
+    Reading, StepLaunches,
 };
 pub use operation::{Operation, OperationObservation, OperationsSpec, Pass, Peaks, Timing, Work};
 pub use verification::{Check, Tolerance, VerifyReport, VerifySpec};

@@ -92,6 +92,17 @@ pub struct StepLaunches {
     pub kernels: Vec<KernelUse>,
 }
 
+/// Whether an optimisation's own kernels ran in a step, so that its name is not all there is of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathProof {
+    /// The optimisation.
+    pub optimization: String,
+    /// Kernels of which at least one must be among the step's.
+    pub kernels: Vec<String>,
+    /// Whether one was.
+    pub launched: bool,
+}
+
 /// A reading, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -180,6 +191,9 @@ pub struct Observation {
     /// The kernels of one step.
     #[serde(default)]
     pub launches: Reading<StepLaunches>,
+    /// Whether the kernels of the model's optimisations are among them.
+    #[serde(default)]
+    pub paths: Reading<Vec<PathProof>>,
 }
 
 impl Observation {
@@ -203,6 +217,7 @@ impl Observation {
             replayed: None,
             device_clock: Reading::default(),
             launches: Reading::default(),
+            paths: Reading::default(),
         }
     }
 }
