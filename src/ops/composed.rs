@@ -1,15 +1,10 @@
-//! What backends have no kernels for: there an operation is the composition.
+//! What LibTorch has no fused call for: there an operation is the composition.
 
-#[cfg(feature = "cubecl")]
-use super::linear::LinearOps;
-#[cfg(feature = "tch")]
-use super::{linear_cross_entropy::LinearCrossEntropyOps, rope::RopeOps};
+use burn::backend::LibTorch;
 
-macro_rules! composed {
-    ($backend:ty: $($operation:ident),+) => { $(impl $operation for $backend {})+ };
-}
+use super::linear_cross_entropy::LinearCrossEntropyOps;
+use super::rope::RopeOps;
 
-#[cfg(feature = "cubecl")]
-composed!(burn_cubecl::CubeBackend: LinearOps);
-#[cfg(feature = "tch")]
-composed!(burn::backend::LibTorch: LinearCrossEntropyOps, RopeOps);
+impl LinearCrossEntropyOps for LibTorch {}
+
+impl RopeOps for LibTorch {}

@@ -8,7 +8,7 @@
 #![cfg_attr(feature = "tch", expect(deprecated))]
 
 pub mod attention;
-#[cfg(any(feature = "cubecl", feature = "tch"))]
+#[cfg(feature = "tch")]
 mod composed;
 #[cfg(feature = "cubecl")]
 mod cube;

@@ -3,6 +3,8 @@
 //! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
 //! element type is.
 
+mod product;
+
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
@@ -12,6 +14,8 @@ use cubecl::client::Client;
 use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
+
+pub(crate) use product::product;
 
 /// Units of a cube that works through elements one by one.
 const UNITS: u32 = 256;

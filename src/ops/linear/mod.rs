@@ -9,6 +9,8 @@
 //! packs them without a transpose. Saved for backward: `x` and `W`.
 
 mod autodiff;
+#[cfg(feature = "cubecl")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
@@ -19,7 +21,18 @@ mod tests;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "cubecl")]
+use burn::tensor::Shape;
 use burn::tensor::Tensor;
+
+#[cfg(feature = "cubecl")]
+use crate::ops::primitive::with_last;
+
+/// Features of a row.
+#[cfg(feature = "cubecl")]
+fn width(shape: &Shape) -> usize {
+    shape[shape.num_dims() - 1]
+}
 
 /// What a backend provides for [`linear`] and [`linear_add`].
 #[backend_extension(
@@ -30,7 +43,7 @@ use burn::tensor::Tensor;
 )]
 pub trait LinearOps: Backend {
     /// `x [.., in] W [in, out]`, `[.., out]`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = with_last(x.clone(), weight[1]))]
     fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::forward::<Self>(x, weight)
     }
@@ -46,13 +59,13 @@ pub trait LinearOps: Backend {
     }
 
     /// Gradient of `x`, from that of the result: `dy [.., out] W^T`.
-    #[fusion(default)]
+    #[fusion(dtype = gradient, shape = with_last(gradient.clone(), weight[0]))]
     fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::input_gradient::<Self>(gradient, weight)
     }
 
     /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`.
-    #[fusion(default)]
+    #[fusion(dtype = x, shape = Shape::new([width(x), width(gradient)]))]
     fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         generic::weight_gradient::<Self>(gradient, x)
     }

@@ -12,7 +12,8 @@ use cubecl::prelude::*;
 use super::generic::{self, Chunk};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::cube::{
-    Team, accumulator, cube_max, cube_sum, cubes, element, new_tensor, row_major, rows_and_columns, vector_size,
+    Team, accumulator, cube_max, cube_sum, cubes, element, new_tensor, product, row_major, rows_and_columns,
+    vector_size,
 };
 
 /// Logits held at once: more than on a processor, so that products fill the device.
@@ -26,7 +27,7 @@ impl LinearCrossEntropyOps for CubeBackend {
         count: usize,
     ) -> FloatTensor<Self> {
         let rows = rows_at_once(&weight);
-        generic::forward_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| {
+        generic::forward_in_chunks::<Self>(hidden, weight, targets, (rows, product), |logits, targets| {
             chunk(logits, targets, count)
         })
     }
@@ -38,7 +39,7 @@ impl LinearCrossEntropyOps for CubeBackend {
         count: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let rows = rows_at_once(&weight);
-        generic::gradients_in_chunks::<Self>(hidden, weight, targets, rows, |logits, targets| {
+        generic::gradients_in_chunks::<Self>(hidden, weight, targets, (rows, product), |logits, targets| {
             chunk(logits, targets, count)
         })
     }

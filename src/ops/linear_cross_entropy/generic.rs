@@ -35,12 +35,15 @@ pub(super) fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, c
     Chunk { loss: B::float_reshape(loss, Shape::new([1])), d_logits }
 }
 
+/// How a backend multiplies two matrices.
+pub(super) type Product<B> = fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
+
 /// Calls `visit` with every chunk of `rows_at_once` rows and its hidden states.
 fn sweep<B: Backend>(
     hidden: FloatTensor<B>,
     weight: &FloatTensor<B>,
     targets: &IntTensor<B>,
-    rows_at_once: usize,
+    (rows_at_once, product): (usize, Product<B>),
     mut visit: impl FnMut(FloatTensor<B>, FloatTensor<B>, IntTensor<B>),
 ) {
     let rows = hidden.shape()[0];
@@ -49,7 +52,7 @@ fn sweep<B: Backend>(
         let all = range.len() == rows;
         let hidden = if all { hidden.clone() } else { narrow::<B>(hidden.clone(), 0, range.clone()) };
         let targets = if all { targets.clone() } else { B::int_slice(targets.clone(), &[Slice::from(range)]) };
-        let logits = B::float_matmul(hidden.clone(), weight.clone());
+        let logits = product(hidden.clone(), weight.clone());
         visit(hidden, logits, targets);
     }
 }
@@ -61,7 +64,9 @@ pub(super) fn forward<B: Backend>(
     count: usize,
 ) -> FloatTensor<B> {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
-    forward_in_chunks::<B>(hidden, weight, targets, rows, |logits, targets| chunk::<B>(logits, targets, count))
+    forward_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul), |logits, targets| {
+        chunk::<B>(logits, targets, count)
+    })
 }
 
 pub(super) fn with_gradients<B: Backend>(
@@ -71,7 +76,9 @@ pub(super) fn with_gradients<B: Backend>(
     count: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
-    gradients_in_chunks::<B>(hidden, weight, targets, rows, |logits, targets| chunk::<B>(logits, targets, count))
+    gradients_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul), |logits, targets| {
+        chunk::<B>(logits, targets, count)
+    })
 }
 
 /// The loss, a chunk's part of it made by `chunk`.
@@ -79,11 +86,11 @@ pub(super) fn forward_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
-    rows_at_once: usize,
+    (rows_at_once, product): (usize, Product<B>),
     chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
 ) -> FloatTensor<B> {
     let mut total: Option<FloatTensor<B>> = None;
-    sweep::<B>(hidden, &weight, &targets, rows_at_once, |_, logits, targets| {
+    sweep::<B>(hidden, &weight, &targets, (rows_at_once, product), |_, logits, targets| {
         total = Some(add::<B>(total.take(), chunk(logits, targets).loss));
     });
     total.expect("at least one row")
@@ -94,20 +101,20 @@ pub(super) fn gradients_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
-    rows_at_once: usize,
+    (rows_at_once, product): (usize, Product<B>),
     chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (mut loss, mut d_weight, mut d_hidden) = (None, None, Vec::new());
     let several = hidden.shape()[0] > rows_at_once;
-    sweep::<B>(hidden, &weight, &targets, rows_at_once, |hidden, logits, targets| {
+    sweep::<B>(hidden, &weight, &targets, (rows_at_once, product), |hidden, logits, targets| {
         let chunk = chunk(logits, targets);
         loss = Some(add::<B>(loss.take(), chunk.loss));
         let d_logits = rounded::<B>(chunk.d_logits, weight.dtype());
-        let part = B::float_matmul(B::float_transpose(hidden), d_logits.clone());
+        let part = product(B::float_transpose(hidden), d_logits.clone());
         // Sums of parts, but not a single one, want more bits than products.
         let part = if several { widened::<B>(part) } else { part };
         d_weight = Some(add::<B>(d_weight.take(), part));
-        d_hidden.push(B::float_matmul(d_logits, B::float_transpose(weight.clone())));
+        d_hidden.push(product(d_logits, B::float_transpose(weight.clone())));
     });
     let d_weight = rounded::<B>(d_weight.expect("at least one row"), weight.dtype());
     let d_hidden = if several { B::float_cat(d_hidden, 0) } else { d_hidden.pop().expect("at least one row") };

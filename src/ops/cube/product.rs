@@ -1,0 +1,88 @@
+//! Matrix products of linear layers where the device multiplies 16-bit matrices in hardware.
+//!
+//! Burn asks its tuner, which tries up to 33 kernels for every size it meets; those for plain units alone take NVRTC
+//! 14 to 45 seconds each to compile, and win nothing here. These products ask for the few that do win.
+
+use burn::backend::TensorMetadata;
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::tensor::DType;
+use burn_cubecl::CubeTuneId;
+use burn_cubecl::kernel::matmul::{MatmulStrategy, init_matmul_output, matmul};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
+use cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
+use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+use cubek::matmul::launch::launch_ref;
+use cubek::matmul::multi_level::Strategy;
+use cubek::matmul::multi_level::components::tile::TileMatmulKind::Mma;
+use cubek::matmul::multi_level::routines::batch::double_buffering::DoubleBufferingArgs;
+use cubek::matmul::multi_level::routines::batch::ordered_double_buffering::OrderedSelectionArgs;
+use cubek::matmul::multi_level::routines::batch::simple::SimpleArgs;
+use cubek::matmul::routine::BlueprintStrategy::Inferred;
+use cubek::matmul::tune_key::{MatmulAutotuneKey, MatmulGlobalScale};
+use cubek::std::InputBinding;
+
+type Factors = (CubeTensor, CubeTensor, CubeTensor);
+
+/// `a [m, k]` times `b [k, n]`, of one element type.
+pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+    let (client, dtype) = (a.client.clone(), a.dtype);
+    if !multiplies(&client, dtype) || a.shape().num_elements() * b.shape().num_elements() == 0 {
+        let product = matmul(a, b, None, MatmulStrategy::Autotune, dtype);
+        return product.expect("one of the tuner's kernels always works");
+    }
+    let out = init_matmul_output(&a, &b, dtype);
+    static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
+    let id = CubeTuneId::new(&client, &a.device);
+    let kernels = TUNER.init(&id, kernels);
+    TUNER.execute(&id, &client, kernels, (a, b, out.clone()));
+    out
+}
+
+/// Whether the device multiplies matrices of 16-bit elements and sums them up in 32 bits.
+fn multiplies(client: &Client, dtype: DType) -> bool {
+    let (float, wide) = (super::element(dtype), super::element(DType::F32));
+    let mut products = client.properties().features.matmul.mma.iter();
+    dtype.size() == 2 && products.any(|product| product.a_type == float && product.cd_type == wide)
+}
+
+/// The candidates: one stage of memory for small products, two for large ones.
+fn kernels() -> TunableSet<MatmulAutotuneKey, Factors, ()> {
+    let simple = |multi_rows| Strategy::SimpleCyclicMma(Inferred(SimpleArgs { multi_rows, tile_matmul: Mma }));
+    let double = Strategy::DoubleCyclicMma(Inferred(DoubleBufferingArgs { specialized: false, tile_matmul: Mma }));
+    let ordered = Strategy::OrderedDoubleMma(Inferred(OrderedSelectionArgs {
+        partition_k: Some(2),
+        row_count: Some(8),
+        rows_per_plane: Some(2),
+        tile_matmul: Mma,
+    }));
+    let is_large = |key: &MatmulAutotuneKey| matches!(key.analysis.scale_global, MatmulGlobalScale::Large);
+    let any = TuneGroup::new("any", |_: &MatmulAutotuneKey| 1);
+    let large = TuneGroup::new("large", move |key: &MatmulAutotuneKey| if is_large(key) { 1 } else { -1 });
+    let candidates = [(simple(false), &any), (simple(true), &any), (double, &large), (ordered, &large)];
+    let of_inputs = |_: &MatmulAutotuneKey, (a, b, out): &Factors| (a.clone(), b.clone(), out.copy());
+    candidates.into_iter().fold(TunableSet::new(key, of_inputs), |set, (strategy, group)| {
+        let name = strategy.to_string();
+        let launched = move |(a, b, out): Factors| launch(&strategy, a, b, out);
+        set.with(Tunable::new(&name, launched).group(group, |_| 1))
+    })
+}
+
+fn launch(strategy: &Strategy, a: CubeTensor, b: CubeTensor, out: CubeTensor) -> Result<(), String> {
+    let client = out.client.clone();
+    let element = dtype_to_storage_type(out.dtype);
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: element, rhs: element, out: element });
+    let [a, b] = [a, b].map(|factor| InputBinding::new(factor.binding(), element));
+    let strategy = strategy.clone().into();
+    launch_ref(&strategy, &client, a, b, out.binding(), &mut elements).map_err(|error| format!("{error:?}"))
+}
+
+fn key((a, b, out): &Factors) -> MatmulAutotuneKey {
+    let [of_a, of_b, of_out] = [a, b, out].map(|tensor| dtype_to_storage_type(tensor.dtype));
+    let ((shape_a, shape_b), (strides_a, strides_b)) =
+        ((a.meta.shape(), b.meta.shape()), (a.meta.strides(), b.meta.strides()));
+    let (tiling_a, tiling_b) = (a.meta.tiling, b.meta.tiling);
+    MatmulAutotuneKey::from_parts(
+        shape_a, shape_b, strides_a, strides_b, tiling_a, tiling_b, of_a, of_b, of_out, None, None,
+    )
+}
