@@ -161,7 +161,20 @@ impl Bench<'_> {
         let warmup_ns = times(steps.warmup_steps)?;
         probe.reset_peak();
         let samples_ns = times(steps.benchmark_steps)?;
-        Ok(Timing { warmup_ns, samples_ns, memory: probe.peak_beyond_start() })
+        let memory = probe.peak_beyond_start();
+        let saved = match pass {
+            Pass::Forward => None,
+            Pass::ForwardBackward => {
+                let inputs = tracked(inputs, pass);
+                let probe = MemoryProbe::new(self.backend, &self.device);
+                let y = compute(&inputs);
+                clock.sync()?;
+                let saved = probe.current_beyond_start();
+                drop(y);
+                Some(saved)
+            }
+        };
+        Ok(Timing { warmup_ns, samples_ns, memory, saved })
     }
 
     #[expect(clippy::too_many_lines, reason = "one entry an operation")]

@@ -27,8 +27,18 @@ impl<'a> MemoryProbe<'a> {
     /// Most in use at once since the peak was reset, less what was in use at the start.
     #[must_use]
     pub fn peak_beyond_start(&self) -> Figure {
-        let peak = figure(self.backend.memory(self.device).peak, self.backend.memory_sources().peak);
-        Figure { bytes: peak.bytes.zip(self.start.bytes).map(|(peak, start)| peak.saturating_sub(start)), ..peak }
+        self.beyond_start(figure(self.backend.memory(self.device).peak, self.backend.memory_sources().peak))
+    }
+
+    /// In use now, less what was in use at the start.
+    #[must_use]
+    pub fn current_beyond_start(&self) -> Figure {
+        self.beyond_start(figure(self.current(), self.backend.memory_sources().in_use))
+    }
+
+    fn beyond_start(&self, figure: Figure) -> Figure {
+        let bytes = figure.bytes.zip(self.start.bytes).map(|(bytes, start)| bytes.saturating_sub(start));
+        Figure { bytes, ..figure }
     }
 
     /// In use now, in bytes; or why that is not known.

@@ -3,7 +3,7 @@
 use super::table::table;
 use super::units::{MISSING, megabytes, or_missing, ratio, time};
 use crate::record::{OperationsRecord, OperationsResults};
-use crate::spec::{OperationObservation, Timing};
+use crate::spec::{Figure, OperationObservation, Timing};
 use crate::stats::{Sample, Summary};
 
 /// A table for each backend and size.
@@ -27,7 +27,7 @@ fn record(record: &OperationsRecord) -> String {
         or_missing(peaks.bytes_per_s.map(|rate| rate / 1e9), |rate| format!("{rate:.0}")),
     );
     let header =
-        ["operation", "reference", "fused", "", "memory", "", "GFLOP/s", "of peak", "GB/s", "of peak", "error"];
+        ["operation", "reference", "fused", "", "memory", "", "saved", "", "GFLOP/s", "of peak", "GB/s", "of peak", "error"];
     let rows: Vec<Vec<String>> = record.observations.iter().map(|observation| row(observation, record)).collect();
     text.push_str(&table(&header.map(str::to_owned), &rows));
     if let Some(failure) = &record.failure {
@@ -45,14 +45,17 @@ fn row(observation: &OperationObservation, record: &OperationsRecord) -> Vec<Str
     let share = |rate: Option<f64>, peak: Option<f64>| {
         or_missing(rate.zip(peak).map(|(rate, peak)| rate / peak * 100.0), |share| format!("{share:.0} %"))
     };
-    let memory = |timing: &Timing| or_missing(timing.memory.bytes.map(|b| b as f64 / f64::from(1 << 20)), megabytes);
+    let mb = |figure: &Figure| or_missing(figure.bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), megabytes);
+    let saved = |timing: &Timing| timing.saved.as_ref().map_or_else(String::new, mb);
     vec![
         format!("{}, {}", observation.operation, observation.pass),
         or_missing(reference, time),
         or_missing(fused, time),
         or_missing(ratio_of, ratio),
-        memory(&observation.reference),
-        memory(&observation.fused),
+        mb(&observation.reference.memory),
+        mb(&observation.fused.memory),
+        saved(&observation.reference),
+        saved(&observation.fused),
         or_missing(flops.map(|rate| rate / 1e9), |rate| format!("{rate:.1}")),
         share(flops, peaks.flops_per_s),
         or_missing(bytes.map(|rate| rate / 1e9), |rate| format!("{rate:.1}")),
@@ -70,7 +73,7 @@ fn median_ms(timing: &Timing) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::record::Environment;
-    use crate::spec::{Figure, Mode, ModelConfig, Operation, OperationsSpec, Pass, Peaks, Precision, StepSpec, Work};
+    use crate::spec::{Mode, ModelConfig, Operation, OperationsSpec, Pass, Peaks, Precision, StepSpec, Work};
 
     #[test]
     fn an_operation_that_disagrees_has_no_ratio() {
@@ -78,6 +81,7 @@ mod tests {
             warmup_ns: Vec::new(),
             samples_ns: vec![ms * 1_000_000; 3],
             memory: Figure::read(mb << 20, "test"),
+            saved: Some(Figure::read(mb << 19, "test")),
         };
         let observation = |error: Option<f64>| OperationObservation {
             operation: Operation::RmsNorm,

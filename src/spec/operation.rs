@@ -104,6 +104,9 @@ pub struct Timing {
     pub samples_ns: Vec<u64>,
     /// Most memory in use at once beyond the inputs.
     pub memory: Figure,
+    /// In use between forward and backward beyond the inputs: the result and what is saved for backward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Figure>,
 }
 
 /// An operation and its reference, measured one after the other.
