@@ -30,6 +30,8 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Verify(arguments)) => cmd::verify::run(arguments, registry),
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
         Some(Command::Ops(arguments)) => cmd::ops::run(arguments, registry),
+        Some(Command::Compare(arguments)) => cmd::compare::run(arguments),
+        Some(Command::Report(arguments)) => cmd::report::run(arguments),
         Some(Command::Devices(arguments)) => cmd::devices::run(*arguments),
         Some(Command::Tuning { command: TuningCommand::Show(print_as) }) => cmd::tuning::show(*print_as),
         Some(Command::Tuning { command: TuningCommand::Export { folder } }) => cmd::tuning::export(folder),

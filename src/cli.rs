@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::Rule;
 use crate::config::Flags;
 use crate::spec::{Mode, Operation, Optimizer, Precision, TuningCache, Workload};
 
@@ -13,6 +14,7 @@ Exit codes:
   1    a cell or an output file failed; what was measured is in the results
   2    the command line, the experiment or an input file is wrong; nothing ran
   3    verification failed: the variants do not compute the same
+  4    `compare --fail-on`: a figure grew by more than its rule allows
   130  stopped by Ctrl-C; what was measured is in the results";
 
 /// Benchmarks an optimised transformer against the plain one on Burn: time, memory, latency, and proof that both
@@ -41,6 +43,10 @@ pub enum Command {
     Plan(Box<ExperimentArgs>),
     /// Measure the operations of the optimised model, each beside the plain composition it stands for
     Ops(Box<OpsArgs>),
+    /// Compare results files: the later ones with the first
+    Compare(CompareArgs),
+    /// Write a results file as a report: console, Markdown, CSV, or one HTML page
+    Report(ReportArgs),
     /// List the devices of every compiled-in backend, and what is missing with its remedy
     Devices(OutputArgs),
     /// Show, export or clear what autotune keeps from run to run
@@ -92,6 +98,9 @@ pub struct ExperimentArgs {
     /// Results file
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Processes each cell is measured in; from two on ratios have intervals
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<usize>,
     /// Sequences per training and inference step
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
@@ -201,6 +210,49 @@ pub struct OpsArgs {
     pub ops: Vec<Operation>,
 }
 
+/// Flags of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Results file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// What to write it as
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: ReportFormat,
+    /// Where to; standard output if absent
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What a report is written as.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// The summary of a run
+    #[default]
+    Console,
+    /// Tables for issues and commits
+    Markdown,
+    /// A line for each time of each cell
+    Csv,
+    /// One page with charts that opens from the disk
+    Html,
+}
+
+/// Flags of `compare`.
+#[derive(Args, Clone, Debug)]
+pub struct CompareArgs {
+    /// Results files; every later one is compared with the first
+    #[arg(num_args = 2.., required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Fail with exit code 4 if a figure grew by more: METRIC>PERCENT%, such as `training>3%` (repeatable). Times count
+    /// only where the later run is shown to be slower
+    #[arg(long, value_name = "RULE")]
+    pub fail_on: Vec<Rule>,
+    /// Print JSON on standard output instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
 fn workload(text: &str) -> Result<Workload, String> {
     match text {
         "training" => Ok(Workload::Training),
@@ -216,6 +268,7 @@ impl ExperimentArgs {
     pub fn flags(&self) -> Flags {
         Flags {
             output: self.output.clone(),
+            rounds: self.rounds,
             batch_size: self.batch_size,
             seq_length: self.seq_length,
             warmup_steps: self.warmup_steps,

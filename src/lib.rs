@@ -12,6 +12,7 @@ pub mod backends;
 pub mod cell;
 mod cli;
 mod cmd;
+pub mod compare;
 pub mod config;
 pub mod measure;
 pub mod model;

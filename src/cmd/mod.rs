@@ -2,11 +2,13 @@
 
 mod agreement;
 mod caches;
+pub(crate) mod compare;
 pub(crate) mod devices;
 mod error;
 mod executor;
 pub(crate) mod ops;
 pub(crate) mod output;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod tuning;
 pub(crate) mod verify;

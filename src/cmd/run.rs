@@ -2,6 +2,10 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
 use super::agreement::{self, SharedReferences};
 use super::caches::Caches;
 use super::executor::Children;
@@ -17,7 +21,7 @@ use crate::report::Style;
 use crate::report::console::summary;
 use crate::report::live::{Live, LiveMode};
 use crate::runner::{Executor, StopFlag};
-use crate::spec::{FailureKind, Job};
+use crate::spec::{CellSpec, Job};
 
 /// `burnmark` and `burnmark run`: verify, measure, report.
 pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
@@ -26,7 +30,7 @@ pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, 
     let plan = planned(&experiment, registry)?;
     store::check_writable(&experiment.output)?;
     let mut results = Results::new(setup(&experiment, &plan));
-    let mut live = Live::new(live_mode(print_as), plan.cells.len());
+    let mut live = Live::new(live_mode(print_as), plan.cells.len() * experiment.rounds);
     if arguments.resume && experiment.output.exists() {
         let kept = results.take_over(&store::read(&experiment.output)?);
         live.message(&format!("resuming: {kept} of {} cells are there already", plan.cells.len()));
@@ -36,7 +40,8 @@ pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, 
     }
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), print_as.verbose)?;
-    let run = Run { executor: &executor, stop, output: &experiment.output, caches: Caches::new()? };
+    let (rounds, seed, caches) = (experiment.rounds, experiment.seed, Caches::new()?);
+    let run = Run { executor: &executor, stop, output: &experiment.output, caches, rounds, seed };
     let saved = run.gates(&plan, &mut results, &mut live)? && run.cells(&plan, &mut results, &mut live);
     live.finish();
     report(&results, print_as)?;
@@ -55,6 +60,8 @@ struct Run<'a> {
     stop: StopFlag,
     output: &'a Path,
     caches: Caches,
+    rounds: usize,
+    seed: u64,
 }
 
 impl Run<'_> {
@@ -71,34 +78,53 @@ impl Run<'_> {
         }))
     }
 
-    /// Runs every cell that is not there yet; false if the results could not be kept.
+    /// Runs every round of every cell that is not there yet; false if the results could not be kept. The cells of a round
+    /// run in an order of its own, so that no cell always follows the same other one.
     fn cells(&self, plan: &Plan, results: &mut Results, live: &mut Live) -> bool {
-        for cell in &plan.cells {
-            let label = cell.label();
-            live.cell_started(&label);
-            if results.completed(&cell.id()).is_some() {
-                live.cell_finished(&label, true, "kept");
-                continue;
+        for round in 1..=self.rounds {
+            let mut cells: Vec<&CellSpec> = plan.cells.iter().collect();
+            if round > 1 {
+                cells.shuffle(&mut StdRng::seed_from_u64(self.seed.wrapping_add(round as u64)));
             }
-            if let Some(filling) = self.caches.filling(cell) {
-                live.message(&format!("{label}: filling its tuning cache"));
-                self.executor.execute(&filling, &mut |event| live.event(&label, event));
-            }
-            let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)) };
-            let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
-            let interrupted = done.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Interrupted);
-            let record = CellRecord::new(cell.clone(), done);
-            let detail = record.failure().map_or_else(String::new, ToString::to_string);
-            live.cell_finished(&label, record.failure().is_none(), &detail);
-            results.finish_cell(record);
-            if !self.save(results) {
-                return false;
-            }
-            if interrupted || self.stop.is_set() {
-                break;
+            for cell in cells {
+                if !self.cell(cell, round, results, live) {
+                    return false;
+                }
+                if self.stop.is_set() {
+                    return true;
+                }
             }
         }
         true
+    }
+
+    /// Runs one round of a cell, unless it is there already or an earlier one failed.
+    fn cell(&self, cell: &CellSpec, round: usize, results: &mut Results, live: &mut Live) -> bool {
+        let label = if self.rounds > 1 { format!("{} round {round}", cell.label()) } else { cell.label() };
+        let earlier = results.completed(&cell.id(), round - 1).filter(|_| round > 1).cloned();
+        live.cell_started(&label);
+        if results.completed(&cell.id(), round).is_some() {
+            live.cell_finished(&label, true, "kept");
+            return true;
+        }
+        if round > 1 && earlier.is_none() {
+            live.cell_finished(&label, false, "an earlier round failed");
+            return true;
+        }
+        if let Some(filling) = self.caches.filling(cell) {
+            live.message(&format!("{label}: filling its tuning cache"));
+            self.executor.execute(&filling, &mut |event| live.event(&label, event));
+        }
+        let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)) };
+        let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
+        let record = match earlier {
+            Some(earlier) => earlier.with_round(done),
+            None => CellRecord::new(cell.clone(), done),
+        };
+        let detail = record.failure().map_or_else(String::new, ToString::to_string);
+        live.cell_finished(&label, record.failure().is_none(), &detail);
+        results.finish_cell(record);
+        self.save(results)
     }
 
     /// Writes the results; if their place fails, beside the system's temporary files, so that nothing is lost.

@@ -17,6 +17,8 @@ pub struct Experiment {
     pub seed: u64,
     /// Results file.
     pub output: PathBuf,
+    /// Processes each cell is measured in, one after another, the other cells between.
+    pub rounds: usize,
     /// What is measured.
     pub model: Model,
     /// Axes of the plan.
@@ -175,6 +177,7 @@ impl Default for Experiment {
             description: String::new(),
             seed: 42,
             output: "benchmark_results.json".into(),
+            rounds: 3,
             model: Model {
                 family: "decoder".to_owned(),
                 vocab_size: sizes.vocab_size,

@@ -10,6 +10,7 @@ use crate::spec::{Mode, Optimizer, Precision, TuningCache, Workload};
 #[expect(missing_docs, reason = "each is the key of the same name")]
 pub struct Flags {
     pub output: Option<PathBuf>,
+    pub rounds: Option<usize>,
     pub batch_size: Option<usize>,
     pub seq_length: Option<usize>,
     pub warmup_steps: Option<usize>,
@@ -45,6 +46,7 @@ impl Flags {
         };
         let mut settings = vec![
             ("output", "--output", self.output.as_ref().map(|path| json!(path))),
+            ("rounds", "--rounds", self.rounds.map(|rounds| json!(rounds))),
             ("axes.batch_sizes", "--batch-size", self.batch_size.map(|size| json!([size]))),
             ("axes.seq_lengths", "--seq-length", self.seq_length.map(|length| json!([length]))),
             ("steps.warmup", "--warmup-steps", self.warmup_steps.map(|steps| json!(steps))),

@@ -56,6 +56,11 @@ pub(super) const KEYS: &[Key] = &[
     key("description", Kind::Text, "The question the experiment answers."),
     key("seed", Kind::Whole(0, i64::MAX as u64), "Seed of weights and token ids."),
     key("output", Kind::Text, "Results file; relative to the working folder."),
+    key(
+        "rounds",
+        Kind::Whole(1, 1000),
+        "Processes each cell is measured in, the other cells between; from two on ratios have intervals.",
+    ),
     key("model.family", Kind::Text, "Model family in the registry."),
     key("model.vocab_size", Kind::Whole(2, 1_000_000), "Number of token ids."),
     key("model.hidden_size", SIZE, "Width of the residual stream; a multiple of twice num_attention_heads."),

@@ -9,8 +9,44 @@ use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observa
 pub struct WorkloadRecord<Figures> {
     /// Derived; can be computed again from the observation.
     pub figures: Figures,
-    /// Raw.
+    /// Raw, of the first round.
     pub observation: Observation,
+    /// Raw, of every further round: the same work in another process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_rounds: Vec<Observation>,
+}
+
+impl<Figures> WorkloadRecord<Figures> {
+    /// Every round's observation.
+    pub fn rounds(&self) -> impl Iterator<Item = &Observation> {
+        std::iter::once(&self.observation).chain(&self.further_rounds)
+    }
+
+    fn of(rounds: Vec<Observation>, figures: impl Fn(&Observation) -> Figures) -> Option<Self> {
+        let figures = figures(&pooled(&rounds)?);
+        let mut rounds = rounds.into_iter();
+        let observation = rounds.next()?;
+        Some(Self { figures, observation, further_rounds: rounds.collect() })
+    }
+}
+
+/// All rounds' samples as if they were one's; memory is that of the round that needed most.
+fn pooled(rounds: &[Observation]) -> Option<Observation> {
+    let mut all = rounds.first()?.clone();
+    for round in &rounds[1..] {
+        all.samples_ns.extend(&round.samples_ns);
+        if let (Some(all), Some(times)) = (&mut all.optimizer_ns, &round.optimizer_ns) {
+            all.extend(times);
+        }
+        if let (Some(all), Some(series)) = (&mut all.generation, &round.generation) {
+            all.first_token_ns.extend(&series.first_token_ns);
+            all.per_token_ns.extend(series.per_token_ns.iter().cloned());
+        }
+        if round.memory.peak.bytes > all.memory.peak.bytes {
+            all.memory = round.memory.clone();
+        }
+    }
+    Some(all)
 }
 
 /// The workloads of a cell that were completed.
@@ -25,24 +61,26 @@ pub struct WorkloadRecords {
 }
 
 impl WorkloadRecords {
-    /// Derives the figures of every observation; of two observations of one workload the later counts.
+    /// Derives the figures of every workload from its observations, a round each.
     pub fn of(observations: Vec<Observation>) -> Self {
-        let mut records = Self::default();
-        for observation in observations {
-            match observation.workload {
-                Workload::Training => {
-                    records.training = Some(WorkloadRecord { figures: StepFigures::of(&observation), observation });
-                }
-                Workload::Inference => {
-                    records.inference = Some(WorkloadRecord { figures: StepFigures::of(&observation), observation });
-                }
-                Workload::Generation => {
-                    let figures = GenerationFigures::of(&observation);
-                    records.generation = Some(WorkloadRecord { figures, observation });
-                }
-            }
+        let rounds = |workload| observations.iter().filter(|seen| seen.workload == workload).cloned().collect();
+        Self {
+            training: WorkloadRecord::of(rounds(Workload::Training), StepFigures::of),
+            inference: WorkloadRecord::of(rounds(Workload::Inference), StepFigures::of),
+            generation: WorkloadRecord::of(rounds(Workload::Generation), GenerationFigures::of),
         }
-        records
+    }
+
+    /// Every observation of every round.
+    fn observations(&self) -> impl Iterator<Item = &Observation> {
+        let steps = [&self.training, &self.inference].into_iter().flatten().flat_map(WorkloadRecord::rounds);
+        steps.chain(self.generation.iter().flat_map(WorkloadRecord::rounds))
+    }
+
+    /// The first round's observation of each workload that is here.
+    pub fn first_rounds(&self) -> impl Iterator<Item = &Observation> {
+        let steps = [&self.training, &self.inference].into_iter().flatten().map(|record| &record.observation);
+        steps.chain(self.generation.iter().map(|record| &record.observation))
     }
 
     /// Whole steps of each workload that is here.
@@ -76,12 +114,11 @@ impl WorkloadRecords {
 
     /// The first optimisation whose own kernels were not launched, where the device tells its launches.
     fn unproven(&self) -> Option<Failure> {
-        let steps = [&self.training, &self.inference].map(|record| record.as_ref().map(|record| &record.observation));
-        let generation = self.generation.as_ref().map(|record| &record.observation);
-        let observations = steps.into_iter().chain([generation]).flatten();
-        let proofs =
-            observations.flat_map(|seen| seen.paths.value().into_iter().flatten().map(|proof| (seen.workload, proof)));
-        proofs.filter(|(_, proof)| !proof.launched).next().map(|(workload, proof)| {
+        let of = |seen: &Observation| {
+            seen.paths.value().into_iter().flatten().map(|proof| (seen.workload, proof.clone())).collect::<Vec<_>>()
+        };
+        let mut proofs = self.observations().flat_map(of);
+        proofs.find(|(_, proof)| !proof.launched).map(|(workload, proof)| {
             let (optimization, kernels) = (&proof.optimization, proof.kernels.join(" or "));
             let message = format!(
                 "`{optimization}` did not run in {workload}: {kernels} was not launched, so the cell counts for nothing"
@@ -130,6 +167,22 @@ pub enum CellOutcome {
     },
 }
 
+impl CellOutcome {
+    /// What a round and those before it come to.
+    fn of(spec: &CellSpec, earlier: Vec<Observation>, round: Vec<Observation>, failure: Option<Failure>) -> Self {
+        let failure = failure.or_else(|| incomplete(&WorkloadRecords::of(round.clone()).missing(&spec.workloads)));
+        let workloads = WorkloadRecords::of(earlier.into_iter().chain(round).collect());
+        match failure.or_else(|| workloads.unproven()) {
+            Some(failure) => Self::Failed { failure, workloads },
+            None => Self::Measured { workloads },
+        }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
 /// One cell of the plan after it has been run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CellRecord {
@@ -137,13 +190,16 @@ pub struct CellRecord {
     pub id: String,
     /// What was asked for.
     pub spec: CellSpec,
-    /// Wall clock of the whole child process, in seconds.
+    /// Processes it was measured in.
+    #[serde(default = "one")]
+    pub rounds: usize,
+    /// Wall clock of all of them, in seconds.
     pub duration_s: f64,
     /// The device, if it was opened.
     pub device: Option<DeviceReport>,
     /// What of the request was put into effect, if the device was opened.
     pub applied: Option<Applied>,
-    /// What was tuned and compiled, if the backend does either.
+    /// What was tuned and compiled in the first round, if the backend does either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tuning: Option<TuningRecord>,
     /// How it ended.
@@ -154,21 +210,27 @@ impl CellRecord {
     /// Derives every figure; a cell that claims success without all its workloads is recorded as a failure.
     pub fn new(spec: CellSpec, done: Collected) -> Self {
         let tuning = done.tuning.map(|events| TuningRecord::new(events, &done.observations));
-        let workloads = WorkloadRecords::of(done.observations);
-        let failure = done.failure.or_else(|| incomplete(&workloads.missing(&spec.workloads)));
-        let failure = failure.or_else(|| workloads.unproven());
-        let outcome = match failure {
-            Some(failure) => CellOutcome::Failed { failure, workloads },
-            None => CellOutcome::Measured { workloads },
-        };
         Self {
             id: spec.id(),
-            spec,
+            rounds: 1,
             duration_s: done.duration.as_secs_f64(),
             device: done.device,
             applied: done.applied,
             tuning,
-            outcome,
+            outcome: CellOutcome::of(&spec, Vec::new(), done.observations, done.failure),
+            spec,
+        }
+    }
+
+    /// The same after a further round: the same work in another process.
+    #[must_use]
+    pub fn with_round(self, done: Collected) -> Self {
+        let earlier = self.workloads().observations().cloned().collect();
+        Self {
+            rounds: self.rounds + 1,
+            duration_s: self.duration_s + done.duration.as_secs_f64(),
+            outcome: CellOutcome::of(&self.spec, earlier, done.observations, done.failure),
+            ..self
         }
     }
 

@@ -1,14 +1,21 @@
 use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
-use super::{ClassicModel, GenerationFigures, Memory, StepFigures, Times};
+use super::{ClassicModel, GenerationFigures, Memory, Metric, StepFigures, Times, WorkloadRecords};
 use crate::spec::CellSpec;
+use crate::stats::{RatioInterval, Verdict as Claim};
 
 /// Training or inference of the optimised model against the baseline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepComparison {
     /// `baseline mean time / optimised mean time`.
     pub speedup: Option<f64>,
+    /// Where the true speed-up lies, at 95 %; null for a single round, which tells nothing of other processes.
+    #[serde(default)]
+    pub speedup_interval: Option<RatioInterval>,
+    /// What that allows to say.
+    #[serde(default)]
+    pub verdict: Option<Claim>,
     /// `(1 - optimised mean time / baseline mean time) * 100`.
     pub time_reduction_percent: Option<f64>,
     /// `baseline peak - optimised peak`, in MB of 2^20 bytes.
@@ -27,6 +34,8 @@ impl StepComparison {
         let memory = reasons.memory(&baseline.memory, &optimised.memory);
         Self {
             speedup: time.map(Pair::ratio),
+            speedup_interval: None,
+            verdict: None,
             time_reduction_percent: time.map(Pair::reduction_percent),
             memory_reduction_mb: memory.map(Pair::difference),
             memory_reduction_percent: memory.map(Pair::reduction_percent),
@@ -44,10 +53,22 @@ impl StepComparison {
 pub struct GenerationComparison {
     /// `baseline mean per-token latency / optimised mean per-token latency`.
     pub speedup: Option<f64>,
+    /// Where the true speed-up lies, at 95 %; null for a single round.
+    #[serde(default)]
+    pub speedup_interval: Option<RatioInterval>,
+    /// What that allows to say.
+    #[serde(default)]
+    pub verdict: Option<Claim>,
     /// `(1 - optimised mean per-token latency / baseline mean per-token latency) * 100`.
     pub latency_reduction_percent: Option<f64>,
     /// `baseline mean first-token latency / optimised mean first-token latency`.
     pub first_token_speedup: Option<f64>,
+    /// Where the true one lies, at 95 %; null for a single round.
+    #[serde(default)]
+    pub first_token_interval: Option<RatioInterval>,
+    /// What that allows to say.
+    #[serde(default)]
+    pub first_token_verdict: Option<Claim>,
     /// `baseline peak - optimised peak`, in MB of 2^20 bytes.
     pub memory_reduction_mb: Option<f64>,
     /// `(1 - optimised peak / baseline peak) * 100`.
@@ -65,8 +86,12 @@ impl GenerationComparison {
         let memory = reasons.memory(&baseline.memory, &optimised.memory);
         Self {
             speedup: later.map(Pair::ratio),
+            speedup_interval: None,
+            verdict: None,
             latency_reduction_percent: later.map(Pair::reduction_percent),
             first_token_speedup: first.map(Pair::ratio),
+            first_token_interval: None,
+            first_token_verdict: None,
             memory_reduction_mb: memory.map(Pair::difference),
             memory_reduction_percent: memory.map(Pair::reduction_percent),
             reason: reasons.join(),
@@ -110,6 +135,21 @@ impl Comparison {
             inference: StepComparison::between(&baseline.inference, &optimised.inference),
             generation: GenerationComparison::between(&baseline.generation, &optimised.generation),
         }
+    }
+
+    /// The same, with the interval of every ratio that is there.
+    pub(super) fn with_intervals(mut self, [baseline, optimised]: [&WorkloadRecords; 2]) -> Self {
+        let interval = |metric: Metric, ratio: Option<f64>| {
+            let interval = ratio.and_then(|_| RatioInterval::of(&metric.rounds(baseline), &metric.rounds(optimised)));
+            (interval, interval.map(RatioInterval::verdict))
+        };
+        let (training, inference, generation) = (&mut self.training, &mut self.inference, &mut self.generation);
+        (training.speedup_interval, training.verdict) = interval(Metric::Training, training.speedup);
+        (inference.speedup_interval, inference.verdict) = interval(Metric::Inference, inference.speedup);
+        (generation.speedup_interval, generation.verdict) = interval(Metric::PerToken, generation.speedup);
+        (generation.first_token_interval, generation.first_token_verdict) =
+            interval(Metric::FirstToken, generation.first_token_speedup);
+        self
     }
 
     /// No figures, and why.

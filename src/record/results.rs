@@ -126,7 +126,7 @@ impl Results {
     /// Takes over every cell of this plan that an earlier run has measured; returns how many.
     pub fn take_over(&mut self, earlier: &Self) -> usize {
         let ids: Vec<String> = self.plan.iter().map(CellSpec::id).collect();
-        let taken: Vec<&CellRecord> = ids.iter().filter_map(|id| earlier.completed(id)).collect();
+        let taken: Vec<&CellRecord> = ids.iter().filter_map(|id| earlier.completed(id, 1)).collect();
         let count = taken.len();
         for cell in taken {
             self.keep(cell.clone());
@@ -135,9 +135,11 @@ impl Results {
         count
     }
 
-    /// The record of a cell that was measured completely.
-    pub fn completed(&self, id: &str) -> Option<&CellRecord> {
-        self.cells.iter().find(|cell| cell.id == id && matches!(cell.outcome, CellOutcome::Measured { .. }))
+    /// The record of a cell that was measured completely, in at least this many rounds.
+    pub fn completed(&self, id: &str, rounds: usize) -> Option<&CellRecord> {
+        let complete =
+            |cell: &&CellRecord| matches!(cell.outcome, CellOutcome::Measured { .. }) && cell.rounds >= rounds;
+        self.cell(id).filter(complete)
     }
 
     /// The record of a cell, however it ended.
@@ -168,6 +170,11 @@ impl Results {
                 None => judge(self.gate_policy, &self.gates, [baseline.0, candidate.0]),
             };
             let comparison = Comparison::between(&baseline.1, &candidate.1, verdict);
+            let workloads = |id: &str| self.cell(id).map(CellRecord::workloads);
+            let comparison = match (workloads(&pair.baseline), workloads(&pair.candidate)) {
+                (Some(one), Some(other)) => comparison.with_intervals([one, other]),
+                _ => comparison,
+            };
             Some((baseline.1, candidate.1, PairRecord { comparison, ..pair.clone() }))
         };
         let views: Vec<_> = self.comparisons.iter().filter_map(compared).collect();

@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use super::fixtures::{gate, measured, observations, planned, record, with_policy};
 use super::*;
+use crate::runner::Collected;
 use crate::spec::{Failure, FailureKind, PathProof, Reading};
 
 fn json(results: &Results) -> Value {
@@ -127,7 +128,7 @@ fn resuming_takes_over_complete_cells_alone() {
     let earlier = measured();
     let mut results = planned();
     assert_eq!(results.take_over(&earlier), 2);
-    assert!(results.completed(&results.plan[0].id()).is_some());
+    assert!(results.completed(&results.plan[0].id(), 1).is_some());
     assert!(results.cell(&results.plan[2].id()).is_none());
 }
 
@@ -152,4 +153,43 @@ fn a_cell_whose_optimisation_did_not_run_counts_for_nothing() {
     assert_eq!(failure.kind, FailureKind::Unproven);
     assert!(failure.message.contains("RopeRotate"), "{failure}");
     assert!(results.comparison.reason.as_ref().is_some_and(|reason| reason.contains("`rope` did not run")));
+}
+
+#[test]
+fn rounds_are_pooled_and_carry_the_interval() {
+    let mut results = planned();
+    results.finish_gate(gate(&results, 1e-7));
+    let round = |step_ms| Collected { observations: observations(step_ms, 100), ..Collected::default() };
+    let after = |results: &Results, cell: usize, times: &[u64]| {
+        let first = record(results, cell, observations(times[0], 100), None);
+        times[1..].iter().fold(first, |record, step_ms| record.with_round(round(*step_ms)))
+    };
+    results.finish_cell(after(&results, 0, &[30]));
+    results.finish_cell(after(&results, 1, &[20]));
+    assert_eq!(results.comparison.training.speedup_interval, None, "one round tells nothing of other processes");
+    results.finish_cell(after(&results, 0, &[30, 31, 32]));
+    results.finish_cell(after(&results, 1, &[20, 21, 20]));
+    let training = results.cells[0].workloads().training.as_ref().expect("it was measured");
+    assert_eq!((training.figures.wall_clock_time.count, training.rounds().count()), (6, 3));
+    assert_eq!(training.figures.wall_clock_time.mean_ms, Some(31.0));
+    let comparison = &results.comparison.training;
+    let interval = comparison.speedup_interval.expect("three rounds");
+    assert!(
+        interval.low < comparison.speedup.expect("a ratio") && comparison.speedup.expect("a ratio") < interval.high
+    );
+    assert_eq!(comparison.verdict, Some(crate::stats::Verdict::Faster));
+    assert!(results.completed(&results.plan[0].id(), 3).is_some());
+    assert!(results.completed(&results.plan[0].id(), 4).is_none());
+    results.finish_cell(after(&results, 1, &[20, 60, 29]));
+    assert_eq!(results.comparison.training.verdict, Some(crate::stats::Verdict::NoDifferenceShown));
+}
+
+#[test]
+fn a_round_that_failed_fails_the_cell_and_keeps_the_others() {
+    let results = planned();
+    let failure = Failure::new(FailureKind::Crashed, "killed");
+    let done = Collected { failure: Some(failure), ..Collected::default() };
+    let cell = record(&results, 0, observations(30, 100), None).with_round(done);
+    assert!(cell.failure().is_some());
+    assert_eq!(cell.workloads().training.as_ref().map(|record| record.rounds().count()), Some(1));
 }

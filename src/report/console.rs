@@ -3,11 +3,13 @@
 use super::ladder::ladder;
 use super::ledger::ledger;
 use super::table::table;
-use super::units::{MISSING, megabytes, or_missing, percent, rate, ratio, time};
+use super::units::{MISSING, claim, marked, megabytes, or_missing, percent, rate, time};
 use super::{Style, verify};
 use crate::record::{
     CellRecord, ClassicModel, GateOutcome, GenerationComparison, Memory, Results, StepComparison, StepFigures, Times,
 };
+
+use crate::stats::RatioInterval;
 
 /// Last lines of a failed child's standard error that are shown.
 const STDERR_LINES: usize = 8;
@@ -27,10 +29,22 @@ pub fn summary(results: &Results, style: Style) -> String {
     if results.plan.len() > 2 {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
+    text.push_str(&evidence(results));
     text.push_str(&ladder(results, style));
     text.push_str(&ledger(results, style));
     text.push_str(&failures(results, style));
     text
+}
+
+/// What stands behind the ratios.
+fn evidence(results: &Results) -> String {
+    match results.cells.iter().map(|cell| cell.rounds).max() {
+        None | Some(0) => String::new(),
+        Some(1) => "\none process a cell: ratios have no interval; `--rounds 3` gives them one\n".to_owned(),
+        Some(rounds) => format!(
+            "\nratios of means over {rounds} processes a cell, intervals at 95 %; ~ marks those that show no difference\n"
+        ),
+    }
 }
 
 fn heading(results: &Results) -> String {
@@ -102,14 +116,24 @@ fn row(label: &str, figures: [Option<f64>; 2], format: impl Fn(f64) -> String, c
 }
 
 /// Mean with its deviation, median and 95th percentile, and the speed-up of the mean.
-fn time_rows(label: &str, [baseline, optimised]: [&Times; 2], speedup: Option<f64>) -> Vec<Vec<String>> {
+fn time_rows(
+    label: &str,
+    [baseline, optimised]: [&Times; 2],
+    speedup: Option<f64>,
+    interval: Option<RatioInterval>,
+) -> Vec<Vec<String>> {
     let mean = |times: &Times| match (times.mean_ms, times.std_ms) {
         (Some(mean), Some(std)) => format!("{} ± {}", time(mean), time(std)),
         _ => MISSING.to_owned(),
     };
     let pair = |figure: fn(&Times) -> Option<f64>| [figure(baseline), figure(optimised)];
     vec![
-        vec![label.to_owned(), mean(baseline), mean(optimised), or_missing(speedup, ratio)],
+        vec![
+            label.to_owned(),
+            mean(baseline),
+            mean(optimised),
+            or_missing(speedup, |speedup| claim(speedup, interval)),
+        ],
         row("  median", pair(|times| times.median_ms), time, String::new()),
         row("  95th percentile", pair(|times| times.p95_ms), time, String::new()),
     ]
@@ -129,7 +153,7 @@ fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: 
     if times.iter().all(|times| times.mean_ms.is_none()) {
         return format!("  not measured: {}\n", times[0].reason.as_deref().unwrap_or("no reason was given"));
     }
-    let mut rows = time_rows("time per step", times, change.speedup);
+    let mut rows = time_rows("time per step", times, change.speedup, change.speedup_interval);
     let reduction = or_missing(change.time_reduction_percent, |less| format!("time {}", percent(-less)));
     rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, reduction));
     if sides.iter().any(|side| side.optimizer_time.is_some()) {
@@ -148,9 +172,10 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
         let reason = sides[0].first_token_latency.reason.as_deref().unwrap_or("no reason was given");
         return format!("  not measured: {reason}\n");
     }
-    let mut rows =
-        time_rows("time to first token", sides.map(|side| &side.first_token_latency), change.first_token_speedup);
-    rows.extend(time_rows("inter-token latency", sides.map(|side| &side.per_token_latency), change.speedup));
+    let first = sides.map(|side| &side.first_token_latency);
+    let mut rows = time_rows("time to first token", first, change.first_token_speedup, change.first_token_interval);
+    let later = sides.map(|side| &side.per_token_latency);
+    rows.extend(time_rows("inter-token latency", later, change.speedup, change.speedup_interval));
     rows.push(row("whole generation", sides.map(|side| side.total_generation.mean_ms), time, String::new()));
     let latency = or_missing(change.latency_reduction_percent, |less| format!("latency {}", percent(-less)));
     rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, latency));
@@ -208,18 +233,30 @@ fn cell_row(results: &Results, label: &str, id: &str) -> Vec<String> {
         (None, None) => String::new(),
     };
     let blank_or = |figure: Option<f64>, format: fn(f64) -> String| figure.map_or_else(String::new, format);
+    let ratio_of = |ratio: Option<f64>, interval: Option<RatioInterval>| {
+        ratio.map_or_else(String::new, |ratio| marked(ratio, interval))
+    };
     vec![
         label.to_owned(),
         or_missing(training.and_then(|figures| figures.wall_clock_time.mean_ms), time),
-        blank_or(change.and_then(|change| change.training.speedup), ratio),
+        ratio_of(change.and_then(|pair| pair.training.speedup), change.and_then(|pair| pair.training.speedup_interval)),
         or_missing(training.and_then(|figures| figures.memory.peak_mb), megabytes),
         blank_or(change.and_then(|change| change.training.memory_reduction_percent), |less| percent(-less)),
         or_missing(inference.and_then(|figures| figures.wall_clock_time.mean_ms), time),
-        blank_or(change.and_then(|change| change.inference.speedup), ratio),
+        ratio_of(
+            change.and_then(|pair| pair.inference.speedup),
+            change.and_then(|pair| pair.inference.speedup_interval),
+        ),
         or_missing(generation.and_then(|figures| figures.first_token_latency.mean_ms), time),
-        blank_or(change.and_then(|change| change.generation.first_token_speedup), ratio),
+        ratio_of(
+            change.and_then(|pair| pair.generation.first_token_speedup),
+            change.and_then(|pair| pair.generation.first_token_interval),
+        ),
         or_missing(generation.and_then(|figures| figures.per_token_latency.mean_ms), time),
-        blank_or(change.and_then(|change| change.generation.speedup), ratio),
+        ratio_of(
+            change.and_then(|pair| pair.generation.speedup),
+            change.and_then(|pair| pair.generation.speedup_interval),
+        ),
         error(agreement.and_then(|agreement| agreement.logits)),
         error(agreement.and_then(|agreement| agreement.gradients)),
     ]

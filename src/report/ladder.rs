@@ -2,18 +2,20 @@
 
 use super::Style;
 use super::table::table;
-use super::units::{MISSING, percent, ratio};
+use super::units::{MISSING, marked, percent};
 use crate::record::{Comparison, LadderStep, PairRecord, Results};
 
 /// One figure of a comparison, in words.
-type Figure = fn(&Comparison) -> Option<String>;
+pub(super) type Figure = fn(&Comparison) -> Option<String>;
 
-const FIGURES: [(&str, Figure); 5] = [
-    ("training", |pair| pair.training.speedup.map(ratio)),
+pub(super) const FIGURES: [(&str, Figure); 5] = [
+    ("training", |pair| pair.training.speedup.map(|ratio| marked(ratio, pair.training.speedup_interval))),
     ("peak", |pair| pair.training.memory_reduction_percent.map(|less| percent(-less))),
-    ("inference", |pair| pair.inference.speedup.map(ratio)),
-    ("first token", |pair| pair.generation.first_token_speedup.map(ratio)),
-    ("per token", |pair| pair.generation.speedup.map(ratio)),
+    ("inference", |pair| pair.inference.speedup.map(|ratio| marked(ratio, pair.inference.speedup_interval))),
+    ("first token", |pair| {
+        pair.generation.first_token_speedup.map(|ratio| marked(ratio, pair.generation.first_token_interval))
+    }),
+    ("per token", |pair| pair.generation.speedup.map(|ratio| marked(ratio, pair.generation.speedup_interval))),
 ];
 
 /// The ladder's tables, one for each setting; empty where the plan has no steps.
@@ -42,6 +44,6 @@ fn rows<'a>(steps: impl Iterator<Item = &'a LadderStep>) -> String {
     table(&header, &rows)
 }
 
-fn cell(pair: Option<&PairRecord>, figure: Figure) -> String {
+pub(super) fn cell(pair: Option<&PairRecord>, figure: Figure) -> String {
     pair.map_or_else(String::new, |pair| figure(&pair.comparison).unwrap_or_else(|| MISSING.to_owned()))
 }

@@ -1,13 +1,18 @@
 //! Records in, text out. A report is a pure function of a results file; `live` alone watches a run.
 
+pub mod compare;
 pub mod console;
+pub mod csv;
 pub mod devices;
+pub mod html;
 mod ladder;
 mod ledger;
 pub mod live;
+pub mod markdown;
 pub(crate) mod ops;
 mod style;
 mod table;
+mod tables;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tuning;

@@ -26,8 +26,21 @@ fn record(record: &OperationsRecord) -> String {
         or_missing(peaks.flops_per_s.map(|rate| rate / 1e9), |rate| format!("{rate:.0}")),
         or_missing(peaks.bytes_per_s.map(|rate| rate / 1e9), |rate| format!("{rate:.0}")),
     );
-    let header =
-        ["operation", "reference", "fused", "", "memory", "", "saved", "", "GFLOP/s", "of peak", "GB/s", "of peak", "error"];
+    let header = [
+        "operation",
+        "reference",
+        "fused",
+        "",
+        "memory",
+        "",
+        "saved",
+        "",
+        "GFLOP/s",
+        "of peak",
+        "GB/s",
+        "of peak",
+        "error",
+    ];
     let rows: Vec<Vec<String>> = record.observations.iter().map(|observation| row(observation, record)).collect();
     text.push_str(&table(&header.map(str::to_owned), &rows));
     if let Some(failure) = &record.failure {

@@ -1,5 +1,7 @@
 //! Numbers with their units, to as many digits as carry meaning.
 
+use crate::stats::{RatioInterval, Verdict};
+
 /// What stands where a figure is missing.
 pub(super) const MISSING: &str = "n/a";
 
@@ -35,6 +37,20 @@ pub(super) fn megabytes(mb: f64) -> String {
 /// A ratio, such as `1.52x`.
 pub(super) fn ratio(value: f64) -> String {
     format!("{value:.2}x")
+}
+
+/// A ratio with its interval, such as `1.52x [1.48, 1.56]`; a ratio whose interval holds 1 is marked with `~`.
+pub(super) fn claim(value: f64, interval: Option<RatioInterval>) -> String {
+    match interval {
+        None => ratio(value),
+        Some(interval) => format!("{} [{:.2}, {:.2}]", marked(value, Some(interval)), interval.low, interval.high),
+    }
+}
+
+/// A ratio alone; one whose interval holds 1 is marked with `~`.
+pub(super) fn marked(value: f64, interval: Option<RatioInterval>) -> String {
+    let shown = interval.is_none_or(|interval| interval.verdict() != Verdict::NoDifferenceShown);
+    if shown { ratio(value) } else { format!("~{}", ratio(value)) }
 }
 
 /// A share in percent, signed.

@@ -1,9 +1,11 @@
 //! Statistics: pure functions over a validated sample of `f64` figures; no clock, no units, no I/O.
 
+mod ratio;
 mod sample;
 mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use ratio::{RatioInterval, Verdict};
 pub use sample::{Sample, SampleError};
 pub use summary::Summary;

@@ -8,19 +8,14 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::client::Client;
-use cubecl::ir::features::MmaConfig;
 use cubecl::ir::{ElemType, IntKind};
 use cubecl::prelude::*;
 
 use super::decode_kernels::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
-use super::kernels::{
-    PlacesLaunch, Sizes, Tile, attention_delta, attention_forward, attention_key_gradients, attention_query_gradients,
-};
-use super::matrix_kernels::{
-    MatrixTile, PAIR, PLANE, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients,
-};
-use super::{AttentionOps, CachedAttentionOps, Heads};
+use super::kernels::attention_delta;
+use super::packed::Packed;
+use super::passes::{Backward, Forward};
+use super::{AttentionOps, CachedAttentionOps, Heads, choice};
 use crate::ops::cube::{Team, accumulator, element, new_tensor, one_each, row_major, vector_size};
 
 /// Keys a cube works through before others are put beside it.
@@ -40,7 +35,7 @@ impl AttentionOps for CubeBackend {
     fn packed_attention_saving(qkv: FloatTensor<Self>, heads: Heads) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let qkv = row_major(qkv);
         let at = Packed::of(&qkv, heads);
-        forward(qkv.clone(), qkv.clone(), qkv, &at, heads)
+        attend(qkv.clone(), qkv.clone(), qkv, at)
     }
 
     fn packed_attention_backward(
@@ -68,41 +63,7 @@ impl AttentionOps for CubeBackend {
             [element(dtype), element(wide)],
         );
         let d_qkv = new_tensor(&qkv, qkv.shape(), dtype);
-        if let Some(tile) = MatrixTile::of(&client, heads, at.head_dim, dtype) {
-            matrix_gradients(tile, &at, qkv, gradient, saved, delta, d_qkv.clone());
-            return d_qkv;
-        }
-        let tile = Tile::backward(&client, heads, at.head_dim, wide);
-        let types = [element(dtype), element(wide)];
-        let scale = || InputScalar::new(scale(at.head_dim), element(wide));
-        attention_query_gradients::launch(
-            &client,
-            row_cubes(&at, heads, tile.rows),
-            CubeDim::new_1d(tile.units as u32),
-            qkv.clone().into_buffer_arg(),
-            gradient.clone().into_buffer_arg(),
-            saved.clone().into_buffer_arg(),
-            delta.clone().into_buffer_arg(),
-            d_qkv.clone().into_buffer_arg(),
-            at.launch(),
-            scale(),
-            tile,
-            types,
-        );
-        attention_key_gradients::launch(
-            &client,
-            key_cubes(&at, heads, tile.keys),
-            CubeDim::new_1d(tile.units as u32),
-            qkv.into_buffer_arg(),
-            gradient.into_buffer_arg(),
-            saved.into_buffer_arg(),
-            delta.into_buffer_arg(),
-            d_qkv.clone().into_buffer_arg(),
-            at.launch(),
-            scale(),
-            tile,
-            types,
-        );
+        choice::backward(Backward { qkv, gradient, sums: saved, delta, d_qkv: d_qkv.clone(), at });
         d_qkv
     }
 }
@@ -118,9 +79,9 @@ impl CachedAttentionOps for CubeBackend {
         let (queries, keys, values) = (row_major(queries), row_major(keys), row_major(values));
         let at = Packed::cached(&queries, &keys, length, heads);
         if at.seq == 1 {
-            decode(queries, keys, values, Newest::Known(length - 1), &at, heads)
+            decode(queries, keys, values, Newest::Known(length - 1), &at)
         } else {
-            forward(queries, keys, values, &at, heads).0
+            attend(queries, keys, values, at).0
         }
     }
 
@@ -133,7 +94,7 @@ impl CachedAttentionOps for CubeBackend {
     ) -> FloatTensor<Self> {
         let (queries, keys, values) = (row_major(queries), row_major(keys), row_major(values));
         let at = Packed::cached(&queries, &keys, 1, heads);
-        decode(queries, keys, values, Newest::InTensor(row_major(position)), &at, heads)
+        decode(queries, keys, values, Newest::InTensor(row_major(position)), &at)
     }
 }
 
@@ -144,258 +105,36 @@ enum Newest {
     InTensor(CubeTensor),
 }
 
-fn scale(head_dim: usize) -> f64 {
-    1.0 / (head_dim as f64).sqrt()
-}
-
-/// Sizes, and where heads lie in their buffers, in elements.
-struct Packed {
-    batch: usize,
-    seq: usize,
-    head_dim: usize,
-    /// Positions before the first query.
-    past: usize,
-    /// Positions a key-value head has room for.
-    capacity: usize,
-    query_row: usize,
-    key_batch: usize,
-    key_row: usize,
-    key_head: usize,
-    first_key: usize,
-    first_value: usize,
-}
-
-impl Packed {
-    /// Queries, keys and values side by side in the rows of one tensor.
-    fn of(qkv: &CubeTensor, heads: Heads) -> Self {
-        let [batch, seq, width] = qkv.shape().dims();
-        assert!(
-            width.is_multiple_of(heads.packed()),
-            "attention: a packed row of {width} does not divide into {heads:?}"
-        );
-        let head_dim = width / heads.packed();
-        Self {
-            batch,
-            seq,
-            head_dim,
-            past: 0,
-            capacity: seq,
-            query_row: width,
-            key_batch: seq * width,
-            key_row: width,
-            key_head: head_dim,
-            first_key: heads.query * head_dim,
-            first_value: (heads.query + heads.key_value) * head_dim,
-        }
-    }
-
-    /// Keys and values in caches `[batch, key_value, capacity, head_dim]`, of which `length` positions are filled.
-    fn cached(queries: &CubeTensor, keys: &CubeTensor, length: usize, heads: Heads) -> Self {
-        let [batch, seq, width] = queries.shape().dims();
-        let [_, _, capacity, head_dim] = keys.shape().dims();
-        assert!(seq <= length && length <= capacity, "attention: {seq} of {length} positions in a cache of {capacity}");
-        Self {
-            batch,
-            seq,
-            head_dim,
-            past: length - seq,
-            capacity,
-            query_row: width,
-            key_batch: heads.key_value * capacity * head_dim,
-            key_row: head_dim,
-            key_head: capacity * head_dim,
-            first_key: 0,
-            first_value: 0,
-        }
-    }
-
-    fn launch(&self) -> PlacesLaunch {
-        PlacesLaunch::new(
-            self.seq,
-            self.past,
-            self.query_row,
-            self.key_batch,
-            self.key_row,
-            self.key_head,
-            self.first_key,
-            self.first_value,
-        )
-    }
-}
-
-impl Tile {
-    /// The largest tile whose `matrices` of rows and `scores` fit in a cube's memory.
-    fn fitting(client: &Client, heads: Heads, head_dim: usize, wide: DType, [matrices, scores]: [usize; 2]) -> Self {
-        let memory = client.properties().hardware.max_shared_memory_size / wide.size();
-        let fits = |size: usize| matrices * size * (head_dim + 1) + scores * size * (size + 1) <= memory;
-        let size = [32, 16, 8].into_iter().find(|size| fits(*size)).unwrap_or(8);
-        Self {
-            rows: size,
-            keys: size,
-            units: 64,
-            sizes: Sizes { query: heads.query, key_value: heads.key_value, head_dim },
-        }
-    }
-
-    fn forward(client: &Client, heads: Heads, head_dim: usize, wide: DType) -> Self {
-        Self::fitting(client, heads, head_dim, wide, [2, 1])
-    }
-
-    fn backward(client: &Client, heads: Heads, head_dim: usize, wide: DType) -> Self {
-        Self::fitting(client, heads, head_dim, wide, [4, 2])
-    }
-}
-
-/// A cube for each `rows` positions of the query heads that share a key-value head.
-fn row_cubes(at: &Packed, heads: Heads, rows: usize) -> CubeCount {
-    CubeCount::new_2d((at.seq * heads.group()).div_ceil(rows) as u32, (at.batch * heads.key_value) as u32)
-}
-
-/// A cube for each `keys` positions of a key-value head.
-fn key_cubes(at: &Packed, heads: Heads, keys: usize) -> CubeCount {
-    CubeCount::new_2d(at.seq.div_ceil(keys) as u32, (at.batch * heads.key_value) as u32)
-}
-
-impl MatrixTile {
-    /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
-    fn of(client: &Client, heads: Heads, head_dim: usize, dtype: DType) -> Option<Self> {
-        let (properties, hardware) = (client.properties(), &client.properties().hardware);
-        let (float, wide) = (element(dtype), element(DType::F32));
-        let product = MmaConfig { a_type: float, b_type: float, cd_type: wide, m: 16, n: 8, k: 16 };
-        let matmul = &properties.features.matmul;
-        let planes = hardware.plane_size_min as usize == PLANE && hardware.plane_size_max as usize == PLANE;
-        let fits = head_dim.is_multiple_of(16) && head_dim <= 128;
-        let can = planes && fits && matmul.mma.contains(&product) && matmul.ldmatrix.contains(&float);
-        let sizes = Sizes { query: heads.query, key_value: heads.key_value, head_dim };
-        // Wider heads leave fewer registers for what passes by.
-        can.then_some(Self { planes: 4, passing: if head_dim > 64 { 32 } else { 64 }, sizes })
-    }
-}
-
-/// Writes the gradients of all queries, keys and values.
-fn matrix_gradients(
-    tile: MatrixTile,
-    at: &Packed,
-    qkv: CubeTensor,
-    gradient: CubeTensor,
-    sums: CubeTensor,
-    delta: CubeTensor,
-    d_qkv: CubeTensor,
-) {
-    let (client, float) = (qkv.client.clone(), element(qkv.dtype));
-    let heads = Heads { query: tile.sizes.query, key_value: tile.sizes.key_value };
-    let dim = CubeDim::new_1d(tile.units() as u32);
-    let scale = scale(at.head_dim) as f32;
-    matrix_query_gradients::launch(
-        &client,
-        row_cubes(at, heads, tile.staying()),
-        dim,
-        WIDE,
-        PAIR,
-        qkv.clone().into_buffer_arg(),
-        gradient.clone().into_buffer_arg(),
-        sums.clone().into_buffer_arg(),
-        delta.clone().into_buffer_arg(),
-        d_qkv.clone().into_buffer_arg(),
-        at.launch(),
-        scale,
-        tile,
-        float,
-    );
-    matrix_key_gradients::launch(
-        &client,
-        key_cubes(at, heads, tile.staying()),
-        dim,
-        WIDE,
-        PAIR,
-        qkv.into_buffer_arg(),
-        gradient.into_buffer_arg(),
-        sums.into_buffer_arg(),
-        delta.into_buffer_arg(),
-        d_qkv.into_buffer_arg(),
-        at.launch(),
-        scale,
-        tile,
-        float,
-    );
-}
-
 /// Attention `[batch, seq, query * head_dim]` and the logarithm of each row's softmax sum `[batch, seq, query]`.
-fn forward(
-    queries: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    at: &Packed,
-    heads: Heads,
-) -> (CubeTensor, CubeTensor) {
-    let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
-    let out = new_tensor(&queries, [at.batch, at.seq, heads.query * at.head_dim], dtype);
-    let sums = new_tensor(&queries, [at.batch, at.seq, heads.query], wide);
-    if let Some(tile) = MatrixTile::of(&client, heads, at.head_dim, dtype) {
-        matrix_forward::launch(
-            &client,
-            row_cubes(at, heads, tile.staying()),
-            CubeDim::new_1d(tile.units() as u32),
-            WIDE,
-            PAIR,
-            queries.into_buffer_arg(),
-            keys.into_buffer_arg(),
-            values.into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            sums.clone().into_buffer_arg(),
-            at.launch(),
-            scale(at.head_dim) as f32,
-            tile,
-            element(dtype),
-        );
-        return (out, sums);
-    }
-    let tile = Tile::forward(&client, heads, at.head_dim, wide);
-    attention_forward::launch(
-        &client,
-        row_cubes(at, heads, tile.rows),
-        CubeDim::new_1d(tile.units as u32),
-        queries.into_buffer_arg(),
-        keys.into_buffer_arg(),
-        values.into_buffer_arg(),
-        out.clone().into_buffer_arg(),
-        sums.clone().into_buffer_arg(),
-        at.launch(),
-        InputScalar::new(scale(at.head_dim), element(wide)),
-        tile,
-        [element(dtype), element(wide)],
-    );
+fn attend(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, at: Packed) -> (CubeTensor, CubeTensor) {
+    let dtype = queries.dtype;
+    let out = new_tensor(&queries, [at.batch, at.seq, at.heads.query * at.head_dim], dtype);
+    let sums = new_tensor(&queries, [at.batch, at.seq, at.heads.query], accumulator(dtype));
+    choice::forward(Forward { queries, keys, values, out: out.clone(), sums: sums.clone(), at });
     (out, sums)
 }
 
 /// One query for each head, against all keys up to the newest: long caches are shared out among cubes, whose parts are
 /// put together afterwards (flash decoding).
-fn decode(
-    queries: CubeTensor,
-    keys: CubeTensor,
-    values: CubeTensor,
-    newest: Newest,
-    at: &Packed,
-    heads: Heads,
-) -> CubeTensor {
+fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: Newest, at: &Packed) -> CubeTensor {
     let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
-    let out = new_tensor(&queries, [at.batch, 1, heads.query * at.head_dim], dtype);
+    let out = new_tensor(&queries, [at.batch, 1, at.heads.query * at.head_dim], dtype);
     // By capacity, not by length: shapes and kernels are then the same at every position.
     let splits = at.capacity.div_ceil(KEYS_PER_SPLIT).clamp(1, MOST_SPLITS);
     let team = Team::new(&client, DECODE_UNITS);
     let tile = DecodeTile {
         team,
-        group: heads.group(),
-        key_value: heads.key_value,
+        group: at.heads.group(),
+        key_value: at.heads.key_value,
         head_dim: at.head_dim,
         splits,
         split_keys: at.capacity.div_ceil(splits),
     };
-    let partial = new_tensor(&queries, [at.batch, heads.query, splits, at.head_dim + 2], wide);
+    let partial = new_tensor(&queries, [at.batch, at.heads.query, splits, at.head_dim + 2], wide);
     let vector = vector_size(&client, at.head_dim, &[dtype]);
-    let count = CubeCount::new_2d(splits as u32, (at.batch * heads.key_value) as u32);
+    let count = CubeCount::new_2d(splits as u32, (at.batch * at.heads.key_value) as u32);
     let dim = CubeDim::new_1d(team.units as u32);
-    let scale = InputScalar::new(scale(at.head_dim), element(wide));
+    let scale = InputScalar::new(at.scale(), element(wide));
     let (floats, partial_to) = ([element(dtype), element(wide)], partial.clone());
     match newest {
         Newest::Known(newest) => attention_decode::launch(

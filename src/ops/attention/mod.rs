@@ -13,6 +13,8 @@
 
 mod autodiff;
 #[cfg(feature = "cubecl")]
+mod choice;
+#[cfg(feature = "cubecl")]
 mod cube;
 #[cfg(feature = "cubecl")]
 mod decode_kernels;
@@ -25,6 +27,10 @@ mod kernels;
 mod libtorch;
 #[cfg(feature = "cubecl")]
 mod matrix_kernels;
+#[cfg(feature = "cubecl")]
+mod packed;
+#[cfg(feature = "cubecl")]
+mod passes;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 

@@ -1,0 +1,111 @@
+//! Which kernels work through whole sequences: products of small matrices where the device has them, plain units
+//! elsewhere, each at two sizes of a tile. The tuner answers; its questions stay the same while a cache fills.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn_cubecl::CubeTuneId;
+use cubecl::client::Client;
+use cubecl::ir::ElemType;
+use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
+use serde::{Deserialize, Serialize};
+
+use super::kernels::Tile;
+use super::matrix_kernels::MatrixTile;
+use super::passes::{Backward, Choice, Forward, Pass};
+
+/// One of a device's choices.
+#[derive(Clone, Copy)]
+enum Candidate {
+    /// The largest tile of plain units, or one of half its size.
+    Units { halved: bool },
+    /// Matrix products, this many keys (or rows) passing by at a time.
+    Matrices { passing: usize },
+}
+
+const CANDIDATES: [(&str, Candidate); 4] = [
+    ("attention_units", Candidate::Units { halved: false }),
+    ("attention_half_units", Candidate::Units { halved: true }),
+    ("attention_matrices_32", Candidate::Matrices { passing: 32 }),
+    ("attention_matrices_64", Candidate::Matrices { passing: 64 }),
+];
+
+/// What the answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Question {
+    query_heads: usize,
+    key_value_heads: usize,
+    head_dim: usize,
+    /// Positions that ask, the next power of two.
+    queries: usize,
+    /// Positions that are asked, the next power of two.
+    keys: usize,
+    element: ElemType,
+    matrices: bool,
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl AutotuneKey for Question {}
+
+/// Attention and its rows' sums, by the kernel that the tuner chooses.
+pub(super) fn forward(pass: Forward) {
+    static TUNER: LocalTuner<Question, CubeTuneId> = local_tuner!("forward");
+    chosen(&TUNER, pass);
+}
+
+/// The gradients of all queries, keys and values, by the kernels that the tuner chooses.
+pub(super) fn backward(pass: Backward) {
+    static TUNER: LocalTuner<Question, CubeTuneId> = local_tuner!("backward");
+    chosen(&TUNER, pass);
+}
+
+fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
+    let like = pass.places().1;
+    let (client, id) = (like.client.clone(), CubeTuneId::new(&like.client, &like.device));
+    let candidates: Arc<TunableSet<Question, P, ()>> = tuner.init(&id, candidates::<P>);
+    tuner.execute(&id, &client, candidates, pass);
+}
+
+fn candidates<P: Pass>() -> TunableSet<Question, P, ()> {
+    let group = |name, matrices: bool| {
+        TuneGroup::new(name, move |question: &Question| if question.matrices == matrices { 1 } else { -1 })
+    };
+    let (units, matrices) = (group("units", false), group("matrices", true));
+    let same = |_: &Question, pass: &P| pass.clone();
+    CANDIDATES.into_iter().fold(TunableSet::new(question::<P>, same), |set, (name, candidate)| {
+        let group = if matches!(candidate, Candidate::Units { .. }) { &units } else { &matrices };
+        let launched = move |pass: P| {
+            let choice = choice(&pass, candidate).ok_or_else(|| "no such tile on this device".to_owned())?;
+            pass.launch(choice);
+            Ok::<(), String>(())
+        };
+        set.with(Tunable::new(name, launched).group(group, |_| 1))
+    })
+}
+
+fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
+    let (at, like) = pass.places();
+    let client: &Client = &like.client;
+    match candidate {
+        Candidate::Units { halved } => Tile::fitting(client, at, like.dtype, P::BUFFERS, halved).map(Choice::Units),
+        Candidate::Matrices { passing } => MatrixTile::of(client, at, like.dtype, passing).map(Choice::Matrices),
+    }
+}
+
+fn question<P: Pass>(pass: &P) -> Question {
+    let (at, like) = pass.places();
+    Question {
+        query_heads: at.heads.query,
+        key_value_heads: at.heads.key_value,
+        head_dim: at.head_dim,
+        queries: at.seq.next_power_of_two(),
+        keys: (at.past + at.seq).next_power_of_two(),
+        element: crate::ops::cube::element(like.dtype),
+        matrices: MatrixTile::of(&like.client, at, like.dtype, 32).is_some(),
+    }
+}

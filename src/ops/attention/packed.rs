@@ -1,0 +1,108 @@
+use burn::backend::TensorMetadata;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+use super::Heads;
+use super::kernels::{PlacesLaunch, Sizes};
+
+/// Sizes, and where heads lie in their buffers, in elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    pub heads: Heads,
+    pub batch: usize,
+    pub seq: usize,
+    pub head_dim: usize,
+    /// Positions before the first query.
+    pub past: usize,
+    /// Positions a key-value head has room for.
+    pub capacity: usize,
+    pub query_row: usize,
+    key_batch: usize,
+    key_row: usize,
+    key_head: usize,
+    first_key: usize,
+    first_value: usize,
+}
+
+impl Packed {
+    /// Queries, keys and values side by side in the rows of one tensor.
+    pub fn of(qkv: &CubeTensor, heads: Heads) -> Self {
+        let [batch, seq, width] = qkv.shape().dims();
+        assert!(
+            width.is_multiple_of(heads.packed()),
+            "attention: a packed row of {width} does not divide into {heads:?}"
+        );
+        let head_dim = width / heads.packed();
+        Self {
+            heads,
+            batch,
+            seq,
+            head_dim,
+            past: 0,
+            capacity: seq,
+            query_row: width,
+            key_batch: seq * width,
+            key_row: width,
+            key_head: head_dim,
+            first_key: heads.query * head_dim,
+            first_value: (heads.query + heads.key_value) * head_dim,
+        }
+    }
+
+    /// Keys and values in caches `[batch, key_value, capacity, head_dim]`, of which `length` positions are filled.
+    pub fn cached(queries: &CubeTensor, keys: &CubeTensor, length: usize, heads: Heads) -> Self {
+        let [batch, seq, width] = queries.shape().dims();
+        let [_, _, capacity, head_dim] = keys.shape().dims();
+        assert!(seq <= length && length <= capacity, "attention: {seq} of {length} positions in a cache of {capacity}");
+        Self {
+            heads,
+            batch,
+            seq,
+            head_dim,
+            past: length - seq,
+            capacity,
+            query_row: width,
+            key_batch: heads.key_value * capacity * head_dim,
+            key_row: head_dim,
+            key_head: capacity * head_dim,
+            first_key: 0,
+            first_value: 0,
+        }
+    }
+
+    pub fn launch(&self) -> PlacesLaunch {
+        PlacesLaunch::new(
+            self.seq,
+            self.past,
+            self.query_row,
+            self.key_batch,
+            self.key_row,
+            self.key_head,
+            self.first_key,
+            self.first_value,
+        )
+    }
+
+    /// A cube for each `rows` positions of the query heads that share a key-value head.
+    pub fn row_cubes(&self, rows: usize) -> CubeCount {
+        CubeCount::new_2d(
+            (self.seq * self.heads.group()).div_ceil(rows) as u32,
+            (self.batch * self.heads.key_value) as u32,
+        )
+    }
+
+    /// A cube for each `keys` positions of a key-value head.
+    pub fn key_cubes(&self, keys: usize) -> CubeCount {
+        CubeCount::new_2d(self.seq.div_ceil(keys) as u32, (self.batch * self.heads.key_value) as u32)
+    }
+
+    /// Heads and their width.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { query: self.heads.query, key_value: self.heads.key_value, head_dim: self.head_dim }
+    }
+
+    /// What scores are multiplied by.
+    pub fn scale(&self) -> f64 {
+        1.0 / (self.head_dim as f64).sqrt()
+    }
+}

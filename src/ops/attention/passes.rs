@@ -1,0 +1,221 @@
+//! The two passes over whole sequences, and how their kernels are launched on a tile.
+
+use burn::tensor::DType;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
+use cubecl::ir::features::MmaConfig;
+use cubecl::prelude::*;
+
+use super::kernels::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
+use super::matrix_kernels::{
+    MatrixTile, PAIR, PLANE, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients,
+};
+use super::packed::Packed;
+use crate::ops::cube::{accumulator, element};
+
+/// What a cube works on at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Choice {
+    Units(Tile),
+    Matrices(MatrixTile),
+}
+
+/// One pass: tensors to read and to write.
+pub(super) trait Pass: Clone + Send + Sync + 'static {
+    /// Rows of a tile, and of a tile's scores, that plain units keep in a cube's memory.
+    const BUFFERS: [usize; 2];
+
+    /// Sizes, and a tensor of the element type.
+    fn places(&self) -> (&Packed, &CubeTensor);
+
+    /// Computes all of it on tiles of one kind.
+    fn launch(self, choice: Choice);
+}
+
+/// Attention, and the logarithm of each row's softmax sum.
+#[derive(Clone)]
+pub(super) struct Forward {
+    pub queries: CubeTensor,
+    pub keys: CubeTensor,
+    pub values: CubeTensor,
+    pub out: CubeTensor,
+    pub sums: CubeTensor,
+    pub at: Packed,
+}
+
+impl Pass for Forward {
+    const BUFFERS: [usize; 2] = [2, 1];
+
+    fn places(&self) -> (&Packed, &CubeTensor) {
+        (&self.at, &self.queries)
+    }
+
+    fn launch(self, choice: Choice) {
+        let Self { queries, keys, values, out, sums, at } = self;
+        let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
+        let [queries, keys, values] = [queries, keys, values].map(CubeTensor::into_buffer_arg);
+        let [out, sums] = [out, sums].map(CubeTensor::into_buffer_arg);
+        match choice {
+            Choice::Matrices(tile) => matrix_forward::launch(
+                &client,
+                at.row_cubes(tile.staying()),
+                CubeDim::new_1d(tile.units() as u32),
+                WIDE,
+                PAIR,
+                queries,
+                keys,
+                values,
+                out,
+                sums,
+                at.launch(),
+                at.scale() as f32,
+                tile,
+                element(dtype),
+            ),
+            Choice::Units(tile) => attention_forward::launch(
+                &client,
+                at.row_cubes(tile.rows),
+                CubeDim::new_1d(tile.units as u32),
+                queries,
+                keys,
+                values,
+                out,
+                sums,
+                at.launch(),
+                InputScalar::new(at.scale(), element(wide)),
+                tile,
+                [element(dtype), element(wide)],
+            ),
+        }
+    }
+}
+
+/// The gradients of all queries, keys and values.
+#[derive(Clone)]
+pub(super) struct Backward {
+    pub qkv: CubeTensor,
+    pub gradient: CubeTensor,
+    /// The logarithm of each row's softmax sum.
+    pub sums: CubeTensor,
+    /// Each row's result times its gradient, summed.
+    pub delta: CubeTensor,
+    pub d_qkv: CubeTensor,
+    pub at: Packed,
+}
+
+impl Pass for Backward {
+    const BUFFERS: [usize; 2] = [4, 2];
+
+    fn places(&self) -> (&Packed, &CubeTensor) {
+        (&self.at, &self.qkv)
+    }
+
+    fn launch(self, choice: Choice) {
+        let (client, dtype, wide) = (self.qkv.client.clone(), self.qkv.dtype, accumulator(self.qkv.dtype));
+        let at = self.at;
+        let tensors = || {
+            let Self { qkv, gradient, sums, delta, d_qkv, .. } = self.clone();
+            [qkv, gradient, sums, delta, d_qkv].map(CubeTensor::into_buffer_arg)
+        };
+        let ([qkv, gradient, sums, delta, d_qkv], [qkv_, gradient_, sums_, delta_, d_qkv_]) = (tensors(), tensors());
+        match choice {
+            Choice::Matrices(tile) => {
+                let (dim, scale) = (CubeDim::new_1d(tile.units() as u32), at.scale() as f32);
+                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(tile.staying()));
+                matrix_query_gradients::launch(
+                    &client,
+                    rows,
+                    dim,
+                    WIDE,
+                    PAIR,
+                    qkv,
+                    gradient,
+                    sums,
+                    delta,
+                    d_qkv,
+                    at.launch(),
+                    scale,
+                    tile,
+                    element(dtype),
+                );
+                matrix_key_gradients::launch(
+                    &client,
+                    keys,
+                    dim,
+                    WIDE,
+                    PAIR,
+                    qkv_,
+                    gradient_,
+                    sums_,
+                    delta_,
+                    d_qkv_,
+                    at.launch(),
+                    scale,
+                    tile,
+                    element(dtype),
+                );
+            }
+            Choice::Units(tile) => {
+                let (dim, types) = (CubeDim::new_1d(tile.units as u32), [element(dtype), element(wide)]);
+                let (rows, keys) = (at.row_cubes(tile.rows), at.key_cubes(tile.keys));
+                let scale = || InputScalar::new(at.scale(), element(wide));
+                attention_query_gradients::launch(
+                    &client,
+                    rows,
+                    dim,
+                    qkv,
+                    gradient,
+                    sums,
+                    delta,
+                    d_qkv,
+                    at.launch(),
+                    scale(),
+                    tile,
+                    types,
+                );
+                attention_key_gradients::launch(
+                    &client,
+                    keys,
+                    dim,
+                    qkv_,
+                    gradient_,
+                    sums_,
+                    delta_,
+                    d_qkv_,
+                    at.launch(),
+                    scale(),
+                    tile,
+                    types,
+                );
+            }
+        }
+    }
+}
+
+impl Tile {
+    /// The largest tile whose buffers fit in a cube's memory, or one of half its size if that is no less than 8.
+    pub fn fitting(client: &Client, at: &Packed, dtype: DType, buffers: [usize; 2], halved: bool) -> Option<Self> {
+        let memory = client.properties().hardware.max_shared_memory_size / accumulator(dtype).size();
+        let [matrices, scores] = buffers;
+        let fits = |size: usize| matrices * size * (at.head_dim + 1) + scores * size * (size + 1) <= memory;
+        let largest = [32, 16, 8].into_iter().find(|size| fits(*size)).unwrap_or(8);
+        let size = if halved { largest / 2 } else { largest };
+        (size >= 8).then(|| Self { rows: size, keys: size, units: 64, sizes: at.sizes() })
+    }
+}
+
+impl MatrixTile {
+    /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
+    pub fn of(client: &Client, at: &Packed, dtype: DType, passing: usize) -> Option<Self> {
+        let (properties, hardware) = (client.properties(), &client.properties().hardware);
+        let (float, wide) = (element(dtype), element(DType::F32));
+        let product = MmaConfig { a_type: float, b_type: float, cd_type: wide, m: 16, n: 8, k: 16 };
+        let matmul = &properties.features.matmul;
+        let planes = hardware.plane_size_min as usize == PLANE && hardware.plane_size_max as usize == PLANE;
+        // Wider heads leave fewer registers for what passes by.
+        let most = if at.head_dim > 64 { 32 } else { 64 };
+        let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && passing <= most;
+        let can = planes && fits && matmul.mma.contains(&product) && matmul.ldmatrix.contains(&float);
+        can.then_some(Self { planes: 4, passing, sizes: at.sizes() })
+    }
+}

@@ -1,0 +1,74 @@
+//! Every time of every cell as comma-separated values, for other programs.
+
+use crate::record::{CellRecord, Metric, Results};
+use crate::stats::{Sample, Summary};
+
+const HEADER: [&str; 20] = [
+    "cell",
+    "backend",
+    "variant",
+    "mode",
+    "tuning_cache",
+    "precision",
+    "batch_size",
+    "seq_length",
+    "metric",
+    "rounds",
+    "samples",
+    "mean_ms",
+    "std_ms",
+    "median_ms",
+    "min_ms",
+    "max_ms",
+    "p95_ms",
+    "p99_ms",
+    "peak_mb",
+    "memory_source",
+];
+
+/// A line for each time of each cell; a figure that is missing is empty.
+#[must_use]
+pub fn lines(results: &Results) -> String {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let rows = results.cells.iter().flat_map(|cell| Metric::ALL.into_iter().filter_map(|metric| row(cell, metric)));
+    let header = HEADER.map(str::to_owned).to_vec();
+    for row in std::iter::once(header).chain(rows) {
+        writer.write_record(&row).expect("memory does not fail");
+    }
+    let bytes = writer.into_inner().expect("memory does not fail");
+    String::from_utf8(bytes).expect("text stays text")
+}
+
+fn row(cell: &CellRecord, metric: Metric) -> Option<Vec<String>> {
+    let rounds = metric.rounds(cell.workloads());
+    let summary = Summary::of(&Sample::new(rounds.concat()).ok()?);
+    let spec = &cell.spec;
+    let (peak, source) =
+        metric.peak_mb(cell.workloads()).map_or_else(Default::default, |(mb, source)| (mb.to_string(), source));
+    let axes = [
+        cell.id.clone(),
+        spec.backend.clone(),
+        spec.variant.clone(),
+        spec.mode.to_string(),
+        spec.tuning_cache.to_string(),
+        spec.precision.to_string(),
+        spec.batch_size.to_string(),
+        spec.seq_length.to_string(),
+        metric.to_string(),
+        rounds.len().to_string(),
+        summary.count.to_string(),
+    ];
+    let figures = [summary.mean, summary.std, summary.median, summary.min, summary.max, summary.p95, summary.p99];
+    Some(axes.into_iter().chain(figures.map(|figure| figure.to_string())).chain([peak, source]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixtures::measured;
+
+    #[test]
+    fn every_time_has_a_line() {
+        insta::assert_snapshot!(lines(&measured()));
+    }
+}

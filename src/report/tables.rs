@@ -1,0 +1,169 @@
+//! The tables of a report, whatever it is written in.
+
+use serde::Serialize;
+
+use super::ladder::{FIGURES, cell as ladder_cell};
+use super::units::{claim, megabytes, or_missing, percent, time};
+use crate::record::{CellRecord, Comparison, PairRecord, Results, StepFigures};
+use crate::spec::{Figure, MemoryPhase};
+use crate::stats::{RatioInterval, Verdict};
+
+/// A table of text: a caption, a header, rows.
+#[derive(Serialize)]
+pub(super) struct Table {
+    pub caption: String,
+    pub header: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// One figure of a comparison: its name, its ratio and the interval of that.
+type Ratio = (&'static str, fn(&Comparison) -> (Option<f64>, Option<RatioInterval>));
+
+const RATIOS: [Ratio; 4] = [
+    ("training", |pair| (pair.training.speedup, pair.training.speedup_interval)),
+    ("inference", |pair| (pair.inference.speedup, pair.inference.speedup_interval)),
+    ("first token", |pair| (pair.generation.first_token_speedup, pair.generation.first_token_interval)),
+    ("per token", |pair| (pair.generation.speedup, pair.generation.speedup_interval)),
+];
+
+/// Every pair of cells.
+pub(super) fn comparisons(results: &Results) -> Table {
+    let words = |verdict: Verdict| match verdict {
+        Verdict::Faster => "faster",
+        Verdict::Slower => "slower",
+        Verdict::NoDifferenceShown => "no difference shown",
+    };
+    let row = |pair: &PairRecord| {
+        let figures = RATIOS.iter().flat_map(|(_, of)| {
+            let (ratio, interval) = of(&pair.comparison);
+            let verdict = interval.map_or("", |interval| words(interval.verdict()));
+            [or_missing(ratio, |ratio| claim(ratio, interval)), verdict.to_owned()]
+        });
+        let peak = pair.comparison.training.memory_reduction_percent;
+        let reason = pair.comparison.reason.clone().unwrap_or_default();
+        let label = [pair.label.clone()].into_iter();
+        label.chain(figures).chain([or_missing(peak, |less| percent(-less)), reason]).collect()
+    };
+    let columns = RATIOS.iter().flat_map(|(name, _)| [(*name).to_owned(), String::new()]);
+    let header = [String::new()]
+        .into_iter()
+        .chain(columns)
+        .chain(["training peak".to_owned(), "not compared because".to_owned()]);
+    Table {
+        caption: "Speed-up: mean time before over mean time after, with its 95 % interval over processes".to_owned(),
+        header: header.collect(),
+        rows: results.comparisons.iter().map(row).collect(),
+    }
+}
+
+/// Every time of every cell.
+pub(super) fn times(results: &Results) -> Table {
+    let mut rows = Vec::new();
+    for cell in &results.cells {
+        let done = cell.workloads();
+        let step = |figures: &StepFigures| figures.wall_clock_time.clone();
+        let all = [
+            ("training step", done.training.as_ref().map(|record| step(&record.figures))),
+            ("inference step", done.inference.as_ref().map(|record| step(&record.figures))),
+            ("time to first token", done.generation.as_ref().map(|record| record.figures.first_token_latency.clone())),
+            ("inter-token latency", done.generation.as_ref().map(|record| record.figures.per_token_latency.clone())),
+        ];
+        for (name, times) in all.into_iter().filter_map(|(name, times)| Some((name, times?))) {
+            let figures =
+                [times.mean_ms, times.std_ms, times.median_ms, times.min_ms, times.p95_ms, times.p99_ms, times.max_ms];
+            let figures = figures.map(|figure| or_missing(figure, time));
+            let first = [cell.spec.label(), name.to_owned(), times.count.to_string()];
+            rows.push(first.into_iter().chain(figures).collect());
+        }
+    }
+    let header = ["cell", "", "samples", "mean", "deviation", "median", "least", "95th percentile", "99th", "most"];
+    Table { caption: "Wall clock, device synchronised".to_owned(), header: header.map(str::to_owned).to_vec(), rows }
+}
+
+/// Memory of every workload, by phase.
+pub(super) fn memory(results: &Results) -> Table {
+    let mb = |figure: &Figure| or_missing(figure.bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), megabytes);
+    let mut rows = Vec::new();
+    for cell in &results.cells {
+        for seen in cell.workloads().first_rounds() {
+            let row = |phase: String, peak: &Figure, current: &Figure| {
+                vec![cell.spec.label(), seen.workload.to_string(), phase, mb(peak), mb(current), peak.source.clone()]
+            };
+            rows.push(row("samples".to_owned(), &seen.memory.peak, &seen.memory.current));
+            rows.extend(
+                seen.memory_by_phase
+                    .iter()
+                    .map(|phase| row(phase_name(phase.phase).to_owned(), &phase.peak, &phase.current)),
+            );
+        }
+    }
+    let header = ["cell", "workload", "phase", "peak", "at its end", "source"].map(str::to_owned).to_vec();
+    Table { caption: "Memory by phase, of the first round".to_owned(), header, rows }
+}
+
+fn phase_name(phase: MemoryPhase) -> &'static str {
+    match phase {
+        MemoryPhase::Weights => "weights",
+        MemoryPhase::Forward => "forward",
+        MemoryPhase::Backward => "backward",
+        MemoryPhase::Optimizer => "optimiser",
+        MemoryPhase::Prefill => "prefill",
+        MemoryPhase::Decode => "decode",
+    }
+}
+
+/// What each optimisation earns, a table for each setting.
+pub(super) fn ladders(results: &Results) -> Vec<Table> {
+    let mut settings: Vec<&str> = results.ladder.iter().map(|step| step.cells.as_str()).collect();
+    settings.dedup();
+    let columns = || FIGURES.iter().flat_map(|(name, _)| [format!("{name}, alone"), format!("{name}, last")]);
+    let of = |setting: &str| Table {
+        caption: setting.to_owned(),
+        header: [String::new()].into_iter().chain(columns()).collect(),
+        rows: results
+            .ladder
+            .iter()
+            .filter(|step| step.cells == setting)
+            .map(|step| {
+                let pairs = FIGURES.iter().flat_map(|(_, figure)| [(&step.alone, *figure), (&step.last, *figure)]);
+                let cells = pairs.map(|(pair, figure)| ladder_cell(pair.as_ref(), figure));
+                [step.optimization.clone()].into_iter().chain(cells).collect()
+            })
+            .collect(),
+    };
+    settings.into_iter().map(of).collect()
+}
+
+/// Tuning of every cell, and the questions that took longest.
+pub(super) fn ledger(results: &Results) -> Vec<Table> {
+    const SHOWN: usize = 12;
+    let tuned: Vec<&CellRecord> = results.cells.iter().filter(|cell| cell.tuning.is_some()).collect();
+    let of = |cell: &&CellRecord| {
+        let ledger = cell.tuning.as_ref().expect("filtered");
+        let mut keys: Vec<_> = ledger.events.tuned.iter().collect();
+        keys.sort_by_key(|key| std::cmp::Reverse(key.wall_ns));
+        let rows = keys.into_iter().take(SHOWN).map(|key| {
+            vec![
+                key.table.clone(),
+                key.key.clone(),
+                key.winner.clone(),
+                key.trials.len().to_string(),
+                time(key.wall_ns as f64 / 1e6),
+            ]
+        });
+        Table {
+            caption: format!(
+                "{}: {} answers known, {} questions tuned in {}, {} kernels compiled in {}",
+                cell.spec.label(),
+                ledger.keys_known,
+                ledger.keys_tuned,
+                time(ledger.tuning_ms),
+                ledger.kernels_compiled,
+                time(ledger.compile_ms)
+            ),
+            header: ["table", "question", "winner", "candidates", "time"].map(str::to_owned).to_vec(),
+            rows: rows.collect(),
+        }
+    };
+    tuned.iter().map(of).collect()
+}
