@@ -31,6 +31,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
         Some(Command::Ops(arguments)) => cmd::ops::run(arguments, registry),
         Some(Command::Compare(arguments)) => cmd::compare::run(arguments),
+        Some(Command::History { database, command }) => cmd::history::run(database.as_deref(), command),
         Some(Command::Report(arguments)) => cmd::report::run(arguments),
         Some(Command::Devices(arguments)) => cmd::devices::run(*arguments),
         Some(Command::Tuning { command: TuningCommand::Show(print_as) }) => cmd::tuning::show(*print_as),
@@ -38,6 +39,8 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Tuning { command: TuningCommand::Clear }) => cmd::tuning::clear(),
         Some(Command::Config { command: ConfigCommand::Show(arguments) }) => cmd::config_show(arguments),
         Some(Command::Config { command: ConfigCommand::Schema }) => print(&pretty(&config::schema())),
+        Some(Command::Completions { shell }) => cmd::completions(*shell),
+        Some(Command::Man) => cmd::man(),
         Some(Command::Cell) => return cell::serve(registry),
     };
     outcome.unwrap_or_else(|error| {

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Rule;
 use crate::config::Flags;
+use crate::record::Metric;
 use crate::spec::{Mode, Operation, Optimizer, Precision, TuningCache, Workload};
 
 const EXIT_CODES: &str = "\
@@ -45,6 +46,15 @@ pub enum Command {
     Ops(Box<OpsArgs>),
     /// Compare results files: the later ones with the first
     Compare(CompareArgs),
+    /// Keep runs in a database, and follow a metric over commits
+    History {
+        /// The database; the user's if absent
+        #[arg(long, value_name = "FILE", global = true)]
+        database: Option<PathBuf>,
+        /// What to do.
+        #[command(subcommand)]
+        command: HistoryCommand,
+    },
     /// Write a results file as a report: console, Markdown, CSV, or one HTML page
     Report(ReportArgs),
     /// List the devices of every compiled-in backend, and what is missing with its remedy
@@ -61,6 +71,13 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Print what completes this program's flags in a shell
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
     /// One job on standard input, events on standard output
     #[command(name = "__cell", hide = true)]
     Cell,
@@ -78,6 +95,29 @@ pub enum TuningCommand {
     },
     /// Remove it; the next run tunes anew
     Clear,
+}
+
+/// What to do with the runs that are kept.
+#[derive(Debug, Subcommand)]
+pub enum HistoryCommand {
+    /// Keep the runs of results files
+    Add {
+        /// Results files
+        #[arg(num_args = 1.., required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Draw a metric over the runs that were kept, cell by cell
+    Show {
+        /// Which
+        #[arg(long, value_enum, default_value_t = Metric::Training, value_name = "METRIC")]
+        metric: Metric,
+        /// Cells whose name holds this
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        cell: String,
+        /// Print JSON on standard output instead of tables
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What of the configuration to show.

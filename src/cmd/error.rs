@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::config::ConfigError;
+use crate::history::HistoryError;
 use crate::plan::PlanError;
 use crate::record::store::StoreError;
 use crate::runner::StopFlagError;
@@ -18,6 +19,8 @@ pub(crate) enum CommandError {
     Plan(#[from] PlanError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    History(#[from] HistoryError),
     #[error(transparent)]
     StopFlag(#[from] StopFlagError),
     #[error("cannot find this program's own file, which the measuring children run: {0}")]
@@ -37,7 +40,7 @@ pub(crate) enum CommandError {
 impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Plan(_) | Self::Store(_) | Self::Tuning(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Plan(_) | Self::Store(_) | Self::History(_) | Self::Tuning(_) => ExitCode::from(2),
             Self::StopFlag(_)
             | Self::OwnProgram(_)
             | Self::TemporaryFolder(_)

@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod devices;
 mod error;
 mod executor;
+pub(crate) mod history;
 pub(crate) mod ops;
 pub(crate) mod output;
 pub(crate) mod report;
@@ -19,9 +20,10 @@ pub(crate) use error::CommandError;
 use output::print;
 
 use burnmark_backend_api::Capabilities;
+use clap::CommandFactory;
 
 use crate::backends;
-use crate::cli::ExperimentArgs;
+use crate::cli::{Cli, ExperimentArgs};
 use crate::config;
 use crate::model::Registry;
 use crate::plan::{Available, Plan};
@@ -35,6 +37,20 @@ pub(crate) fn plan(arguments: &ExperimentArgs, registry: &Registry) -> Result<Ex
 /// `burnmark config show`.
 pub(crate) fn config_show(arguments: &ExperimentArgs) -> Result<ExitCode, CommandError> {
     print(&config::show(&config::load(arguments.config.as_deref(), &arguments.flags())?))
+}
+
+/// `burnmark completions`.
+pub(crate) fn completions(shell: clap_complete::Shell) -> Result<ExitCode, CommandError> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "burnmark", &mut text);
+    print(&String::from_utf8_lossy(&text))
+}
+
+/// `burnmark man`.
+pub(crate) fn man() -> Result<ExitCode, CommandError> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(CommandError::Output)?;
+    print(&String::from_utf8_lossy(&text))
 }
 
 /// The plan of an experiment on this program.

@@ -8,7 +8,7 @@ use crate::spec::Observation;
 const NS_PER_MS: f64 = 1e6;
 
 /// A time that is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// A training step.

@@ -10,6 +10,8 @@ mod support;
 mod backends;
 /// Help, versions, `config`, `plan`: nothing is measured.
 mod cli;
+/// Runs against runs, reports, and what else reads results.
+mod compare;
 /// Whatever a cell does, the others run and nothing is lost.
 mod faults;
 /// Models of one's own through the library.

@@ -11,6 +11,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
+use cubecl::config::autotune::AutotuneLevel;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
@@ -25,6 +27,11 @@ const ROW_UNITS: [usize; 2] = [256, 32];
 
 /// Vectors of a row that each unit works through, if there are enough.
 const VECTORS_PER_UNIT: usize = 2;
+
+/// Whether kernels are to be tuned; with the cheapest autotune the first that fits is taken.
+pub(crate) fn tunes() -> bool {
+    !matches!(CubeClRuntimeConfig::get().autotune.level, AutotuneLevel::Minimal)
+}
 
 /// Elements one after the other, in row-major order.
 pub(crate) fn row_major(tensor: CubeTensor) -> CubeTensor {

@@ -22,6 +22,8 @@ use cubek::matmul::routine::BlueprintStrategy::Inferred;
 use cubek::matmul::tune_key::{MatmulAutotuneKey, MatmulGlobalScale};
 use cubek::std::InputBinding;
 
+use super::tunes;
+
 type Factors = (CubeTensor, CubeTensor, CubeTensor);
 
 /// `a [m, k]` times `b [k, n]`, of one element type.
@@ -32,6 +34,9 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
         return product.expect("one of the tuner's kernels always works");
     }
     let out = init_matmul_output(&a, &b, dtype);
+    if !tunes() && launch(&simple(false), a.clone(), b.clone(), out.clone()).is_ok() {
+        return out;
+    }
     static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
     let id = CubeTuneId::new(&client, &a.device);
     let kernels = TUNER.init(&id, kernels);
@@ -48,7 +53,6 @@ fn multiplies(client: &Client, dtype: DType) -> bool {
 
 /// The candidates: one stage of memory for small products, two for large ones.
 fn kernels() -> TunableSet<MatmulAutotuneKey, Factors, ()> {
-    let simple = |multi_rows| Strategy::SimpleCyclicMma(Inferred(SimpleArgs { multi_rows, tile_matmul: Mma }));
     let double = Strategy::DoubleCyclicMma(Inferred(DoubleBufferingArgs { specialized: false, tile_matmul: Mma }));
     let ordered = Strategy::OrderedDoubleMma(Inferred(OrderedSelectionArgs {
         partition_k: Some(2),
@@ -66,6 +70,11 @@ fn kernels() -> TunableSet<MatmulAutotuneKey, Factors, ()> {
         let launched = move |(a, b, out): Factors| launch(&strategy, a, b, out);
         set.with(Tunable::new(&name, launched).group(group, |_| 1))
     })
+}
+
+/// Tiles in one stage of memory; each plane with one row of tiles, or with several.
+fn simple(multi_rows: bool) -> Strategy {
+    Strategy::SimpleCyclicMma(Inferred(SimpleArgs { multi_rows, tile_matmul: Mma }))
 }
 
 fn launch(strategy: &Strategy, a: CubeTensor, b: CubeTensor, out: CubeTensor) -> Result<(), String> {

@@ -4,6 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::record::CellRecord;
+use crate::stats::Sample;
 
 const WIDTH: u32 = 900;
 const BLUE: RGBColor = RGBColor(0x2f, 0x7d, 0xd1);
@@ -26,7 +27,12 @@ fn drawn(height: u32, draw: impl FnOnce(&Canvas) -> Drawn) -> Option<String> {
     Some(svg.replacen(&size, "role=\"img\" ", 1))
 }
 
-/// A row of dots for each cell, a dot a sample, its median marked.
+/// The median of times that a results file holds, so that there is at least one and all are finite.
+fn median(samples: &[f64]) -> f64 {
+    Sample::new(samples.to_vec()).map_or(0.0, |sample| sample.median())
+}
+
+/// A row of dots for each cell, the first on top, a dot a sample, its median marked.
 pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
     let most = cells.iter().flat_map(|(_, samples)| samples).copied().fold(0.0, f64::max);
     if cells.is_empty() || !(most > 0.0) {
@@ -42,18 +48,23 @@ pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
         let label = |row: &f64| {
             let index = row.round();
             let exact = (row - index).abs() < 1e-6 && index >= 0.0;
-            cells.get(index as usize).filter(|_| exact).map_or_else(String::new, |(name, _)| name.clone())
+            cells.iter().rev().nth(index as usize).filter(|_| exact).map_or_else(String::new, |(name, _)| name.clone())
         };
-        chart.configure_mesh().disable_y_mesh().y_labels(2 * rows + 1).y_label_formatter(&label).x_desc("ms").draw()?;
-        for (row, (_, samples)) in cells.iter().enumerate() {
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
+            .y_labels(2 * rows + 1)
+            .y_label_formatter(&label)
+            .x_desc("ms")
+            .draw()?;
+        for (row, (_, samples)) in cells.iter().rev().enumerate() {
             // Spread over the row in the order they were taken.
             let height = |index: usize| row as f64 + (index as f64 / samples.len() as f64 - 0.5) * 0.6;
             chart.draw_series(
                 samples.iter().enumerate().map(|(i, x)| Circle::new((*x, height(i)), 2, BLUE.mix(0.5).filled())),
             )?;
-            let mut sorted = samples.clone();
-            sorted.sort_by(f64::total_cmp);
-            let median = sorted[sorted.len() / 2];
+            let median = median(samples);
             let ends = [(median, row as f64 - 0.4), (median, row as f64 + 0.4)];
             chart.draw_series([PathElement::new(ends, ORANGE.stroke_width(2))])?;
         }
@@ -94,7 +105,7 @@ pub(super) fn warmup(cell: &CellRecord) -> Vec<(String, String)> {
                 .x_label_area_size(36)
                 .y_label_area_size(70)
                 .build_cartesian_2d(0.0..times.len() as f64, (least * 0.9..most * 1.1).log_scale())?;
-            chart.configure_mesh().x_desc("step, warm-up first").y_desc("ms").draw()?;
+            chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("step, warm-up first").y_desc("ms").draw()?;
             let points = || times.iter().enumerate().map(|(step, ms)| (step as f64 + 0.5, ms.max(least)));
             chart.draw_series(LineSeries::new(points(), BLUE.mix(0.6)))?;
             let begin = seen.warmup_ns.len() as f64;
@@ -118,12 +129,8 @@ pub(super) fn positions(cell: &CellRecord) -> Option<String> {
     let rows: Vec<&Vec<u64>> =
         record.rounds().filter_map(|seen| seen.generation.as_ref()).flat_map(|series| &series.per_token_ns).collect();
     let count = rows.iter().map(|row| row.len()).min()?;
-    let median = |position: usize| {
-        let mut gaps: Vec<u64> = rows.iter().map(|row| row[position]).collect();
-        gaps.sort_unstable();
-        gaps[gaps.len() / 2] as f64 / NS_PER_MS
-    };
-    let gaps: Vec<(f64, f64)> = (0..count).map(|position| (position as f64 + 1.0, median(position))).collect();
+    let at = |position: usize| median(&rows.iter().map(|row| row[position] as f64 / NS_PER_MS).collect::<Vec<f64>>());
+    let gaps: Vec<(f64, f64)> = (0..count).map(|position| (position as f64 + 1.0, at(position))).collect();
     let most = gaps.iter().map(|(_, ms)| *ms).fold(0.0, f64::max);
     if !(most > 0.0) {
         return None;
@@ -134,7 +141,7 @@ pub(super) fn positions(cell: &CellRecord) -> Option<String> {
             .x_label_area_size(36)
             .y_label_area_size(70)
             .build_cartesian_2d(0.0..count as f64 + 1.0, 0.0..most * 1.1)?;
-        chart.configure_mesh().x_desc("tokens after the first").y_desc("ms").draw()?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("tokens after the first").y_desc("ms").draw()?;
         chart.draw_series(LineSeries::new(gaps.iter().copied(), BLUE.stroke_width(2)))?;
         Ok(())
     })

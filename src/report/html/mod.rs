@@ -2,8 +2,8 @@
 
 mod charts;
 
-use minijinja::value::Serde;
 use minijinja::Environment;
+use minijinja::value::Serde;
 use serde::Serialize;
 
 use super::Style;
@@ -50,7 +50,8 @@ pub fn page(results: &Results) -> String {
     environment.add_template("report.html", TEMPLATE).expect("the template is well-formed");
     let template = environment.get_template("report.html").expect("it was just added");
     let of_experiment = |key: &str| results.experiment.get(key).and_then(|text| text.as_str()).unwrap_or_default();
-    let decoding = |cell: &CellRecord| charts::positions(cell).map(|svg| ("decode".to_owned(), svg)).into_iter().collect();
+    let decoding =
+        |cell: &CellRecord| charts::positions(cell).map(|svg| ("decode".to_owned(), svg)).into_iter().collect();
     let page = Page {
         title: of_experiment("name"),
         question: of_experiment("description"),
@@ -107,9 +108,7 @@ mod tests {
     #[test]
     fn the_page_holds_everything_and_asks_nobody() {
         let page = page(&measured());
-        for part in
-            ["<!doctype html>", "1.50x", "killed by signal 6", "Some CPU", "<svg", "training step"]
-        {
+        for part in ["<!doctype html>", "1.50x", "killed by signal 6", "Some CPU", "<svg", "training step"] {
             assert!(page.contains(part), "{part}");
         }
         for outside in ["http://", "https://", "<script", "<link", "@import", "url("] {

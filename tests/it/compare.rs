@@ -1,0 +1,87 @@
+use crate::support::{World, ran, repository};
+
+/// A quick run of the decoder, each step this many per cent longer.
+fn measured(world: &World, slowed_percent: &str, output: &str) {
+    let quick = repository("configs/quick.toml");
+    let arguments = ["--config", &quick, "--variants", "example", "--workloads", "inference", "--output", output];
+    let (code, _, err) = ran(world.example("slowed", &arguments).env("BURNMARK_SLOWED_PERCENT", slowed_percent));
+    assert_eq!(code, 0, "{err}");
+}
+
+/// What breaks the rule is ten times as slow: no noise is.
+#[test]
+fn a_slowed_run_breaks_the_rule_and_a_run_against_itself_does_not() {
+    let world = World::new();
+    measured(&world, "0", "before.json");
+    measured(&world, "900", "after.json");
+    let rule = ["--fail-on", "inference>100%"];
+    let compare = |other: &str| ran(&mut world.burnmark(&[&["compare", "before.json", other], &rule[..]].concat()));
+    let (code, out, err) = compare("after.json");
+    assert_eq!(code, 4, "{out}{err}");
+    assert!(out.contains("slower") && err.contains("regression: ") && err.contains("inference"), "{out}{err}");
+    let (code, out, err) = compare("before.json");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("no difference shown") && out.contains("same environment"), "{out}");
+}
+
+#[test]
+fn what_cannot_be_compared_says_why() {
+    let world = World::new();
+    measured(&world, "0", "a.json");
+    world.write("broken.json", "{");
+    let cases: [(&[&str], &str); 4] = [
+        (&["a.json", "missing.json"], "does not exist"),
+        (&["a.json", "broken.json"], "cut off"),
+        (&["a.json", "a.json", "--fail-on", "speed>3%"], "training>3%"),
+        (&["a.json", "a.json", "--fail-on", "training>3%"], "no compared cell has that figure"),
+    ];
+    for (arguments, reason) in cases {
+        let (code, _, err) = ran(&mut world.burnmark(&[&["compare"], arguments].concat()));
+        assert_eq!(code, 2, "{arguments:?}: {err}");
+        assert!(err.contains(reason), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn a_results_file_becomes_a_report() {
+    let world = World::new();
+    measured(&world, "0", "a.json");
+    for (format, part) in
+        [("console", "Inference Performance"), ("markdown", "## Times"), ("csv", "mean_ms"), ("html", "<svg")]
+    {
+        let (code, out, err) = ran(&mut world.burnmark(&["report", "a.json", "--format", format]));
+        assert_eq!((code, err.as_str()), (0, ""), "{format}");
+        assert!(out.contains(part), "{format}: {out}");
+    }
+    let (code, out, _) = ran(&mut world.burnmark(&["report", "a.json", "--format", "html", "--output", "a.html"]));
+    assert_eq!((code, out.as_str()), (0, ""));
+    assert!(std::fs::read_to_string(world.path("a.html")).is_ok_and(|page| page.ends_with("</html>\n")));
+    let (code, _, err) = ran(&mut world.burnmark(&["report", "a.json", "--output", "no/such/folder/a.html"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("choose another path"), "{err}");
+}
+
+#[test]
+fn shells_and_man_know_the_commands() {
+    let world = World::new();
+    for (arguments, part) in [(&["completions", "bash"][..], "compare"), (&["man"][..], ".TH burnmark")] {
+        let (code, out, _) = ran(&mut world.burnmark(arguments));
+        assert_eq!(code, 0);
+        assert!(out.contains(part), "{arguments:?}");
+    }
+}
+
+#[test]
+fn runs_are_kept_and_drawn() {
+    let world = World::new();
+    measured(&world, "0", "a.json");
+    let history =
+        |arguments: &[&str]| ran(&mut world.burnmark(&[&["history", "--database", "history.db"], arguments].concat()));
+    assert_eq!(history(&["add", "a.json"]), (0, "a.json: kept\n".to_owned(), String::new()));
+    assert_eq!(history(&["add", "a.json"]).1, "a.json: was kept before\n");
+    let (code, out, _) = history(&["show", "--metric", "inference", "--cell", "example"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("flex/example") && out.contains('█'), "{out}");
+    let (code, _, err) = history(&["add", "missing.json"]);
+    assert!(code == 2 && err.contains("does not exist"), "{err}");
+}
