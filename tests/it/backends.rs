@@ -19,7 +19,7 @@ fn golden() -> String {
 /// A shipped experiment with fewer steps, its results in `r.json`.
 fn experiment(world: &World, name: &str, further: &[&str]) -> Value {
     let config = repository(&format!("configs/{name}.toml"));
-    let steps = ["--warmup-steps", "2", "--benchmark-steps", "3", "--output", "r.json"];
+    let steps = ["--rounds", "1", "--warmup-steps", "2", "--benchmark-steps", "3", "--output", "r.json"];
     let (code, out, err) = ran(&mut patient(world, &[&["--config", &config], &steps[..], further].concat()));
     assert_eq!(code, 0, "{out}{err}");
     world.json("r.json")

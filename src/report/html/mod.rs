@@ -47,6 +47,7 @@ struct Page<'a> {
 #[must_use]
 pub fn page(results: &Results) -> String {
     let mut environment = Environment::new();
+    environment.set_keep_trailing_newline(true);
     environment.add_template("report.html", TEMPLATE).expect("the template is well-formed");
     let template = environment.get_template("report.html").expect("it was just added");
     let of_experiment = |key: &str| results.experiment.get(key).and_then(|text| text.as_str()).unwrap_or_default();
