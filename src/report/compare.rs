@@ -24,12 +24,11 @@ pub fn comparison(before: &str, after: &str, comparison: &RunComparison) -> Stri
     }
     for cell in &comparison.cells {
         text.push_str(&format!("\n{}\n", cell.cell));
-        match &cell.refused {
-            Some(reason) => text.push_str(&format!("  not compared: {reason}\n")),
-            None => {
-                let header = ["", "before", "after", "change", "95 % interval", ""].map(str::to_owned);
-                text.push_str(&table(&header, &cell.changes.iter().map(row).collect::<Vec<_>>()));
-            }
+        if let Some(reason) = &cell.refused {
+            text.push_str(&format!("  not compared: {reason}\n"));
+        } else {
+            let header = ["", "before", "after", "change", "95 % interval", ""].map(str::to_owned);
+            text.push_str(&table(&header, &cell.changes.iter().map(row).collect::<Vec<_>>()));
         }
     }
     for (cells, which) in [(&comparison.only_before, "before"), (&comparison.only_after, "after")] {

@@ -35,7 +35,7 @@ fn median(samples: &[f64]) -> f64 {
 /// A row of dots for each cell, the first on top, a dot a sample, its median marked.
 pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
     let most = cells.iter().flat_map(|(_, samples)| samples).copied().fold(0.0, f64::max);
-    if cells.is_empty() || !(most > 0.0) {
+    if most <= 0.0 {
         return None;
     }
     let rows = cells.len();
@@ -132,7 +132,7 @@ pub(super) fn positions(cell: &CellRecord) -> Option<String> {
     let at = |position: usize| median(&rows.iter().map(|row| row[position] as f64 / NS_PER_MS).collect::<Vec<f64>>());
     let gaps: Vec<(f64, f64)> = (0..count).map(|position| (position as f64 + 1.0, at(position))).collect();
     let most = gaps.iter().map(|(_, ms)| *ms).fold(0.0, f64::max);
-    if !(most > 0.0) {
+    if most <= 0.0 {
         return None;
     }
     drawn(240, |canvas| {

@@ -47,7 +47,6 @@ struct Page<'a> {
 #[must_use]
 pub fn page(results: &Results) -> String {
     let mut environment = Environment::new();
-    environment.set_keep_trailing_newline(true);
     environment.add_template("report.html", TEMPLATE).expect("the template is well-formed");
     let template = environment.get_template("report.html").expect("it was just added");
     let of_experiment = |key: &str| results.experiment.get(key).and_then(|text| text.as_str()).unwrap_or_default();
@@ -71,7 +70,7 @@ pub fn page(results: &Results) -> String {
         facts: serde_json::to_value(&results.environment).expect("an environment serialises"),
         experiment: serde_json::to_string_pretty(&results.experiment).expect("JSON stays JSON"),
     };
-    template.render(Serde(page)).expect("the template fits the results")
+    template.render(Serde(page)).expect("the template fits the results") + "\n"
 }
 
 /// All samples of every metric, a row a cell.
