@@ -26,6 +26,8 @@ use super::tunes;
 
 type Factors = (CubeTensor, CubeTensor, CubeTensor);
 
+static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
+
 /// `a [m, k]` times `b [k, n]`, of one element type.
 pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     let (client, dtype) = (a.client.clone(), a.dtype);
@@ -37,7 +39,6 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
     if !tunes() && launch(&simple(false), a.clone(), b.clone(), out.clone()).is_ok() {
         return out;
     }
-    static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
     let id = CubeTuneId::new(&client, &a.device);
     let kernels = TUNER.init(&id, kernels);
     TUNER.execute(&id, &client, kernels, (a, b, out.clone()));
