@@ -1,5 +1,4 @@
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use thiserror::Error;
@@ -31,8 +30,6 @@ pub(crate) enum CommandError {
     TemporaryFolder(io::Error),
     #[error("{0}")]
     Tuning(String),
-    #[error("cannot write the report `{path}`: {source}; choose another path with --output")]
-    Report { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
 }
@@ -41,11 +38,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) | Self::Plan(_) | Self::Store(_) | Self::History(_) | Self::Tuning(_) => ExitCode::from(2),
-            Self::StopFlag(_)
-            | Self::OwnProgram(_)
-            | Self::TemporaryFolder(_)
-            | Self::Report { .. }
-            | Self::Output(_) => ExitCode::FAILURE,
+            Self::StopFlag(_) | Self::OwnProgram(_) | Self::TemporaryFolder(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }

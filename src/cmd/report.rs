@@ -1,8 +1,4 @@
-use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
-
-use tempfile::NamedTempFile;
 
 use super::CommandError;
 use super::output::print;
@@ -21,15 +17,9 @@ pub(crate) fn run(arguments: &ReportArgs) -> Result<ExitCode, CommandError> {
     };
     match &arguments.output {
         None => print(&text),
-        Some(path) => write(path, &text).map(|()| ExitCode::SUCCESS),
+        Some(path) => {
+            store::write_text(path, &text)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-}
-
-/// Replaces the file whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), CommandError> {
-    let failed = |source| CommandError::Report { path: path.to_owned(), source };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(path).map(drop).map_err(|error| failed(error.error))
 }

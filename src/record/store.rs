@@ -119,7 +119,17 @@ pub fn check_writable(path: &Path) -> Result<(), StoreError> {
 /// Replaces the file at a path: a reader sees either the old results or the new ones, even after a power cut.
 pub fn write_atomic(path: &Path, results: &impl Serialize) -> Result<(), StoreError> {
     let target = Target::of(path)?;
-    target.replace(results).map_err(|error| target.error(error))
+    let json = |to: &mut dyn Write| {
+        serde_json::to_writer_pretty(&mut *to, results)?;
+        to.write_all(b"\n")
+    };
+    target.replace(json).map_err(|error| target.error(error))
+}
+
+/// As [`write_atomic`], for what is text already.
+pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
+    let target = Target::of(path)?;
+    target.replace(|to| to.write_all(text.as_bytes())).map_err(|error| target.error(error))
 }
 
 /// Reads a results file.
@@ -180,11 +190,10 @@ impl<'a> Target<'a> {
         Ok(Self { path, file, folder })
     }
 
-    fn replace(&self, results: &impl Serialize) -> io::Result<()> {
+    fn replace(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
         let mut temporary = self.temporary_file()?;
         let mut writer = BufWriter::new(&mut temporary);
-        serde_json::to_writer_pretty(&mut writer, results)?;
-        writer.write_all(b"\n")?;
+        write(&mut writer)?;
         writer.flush()?;
         drop(writer);
         temporary.as_file().sync_all()?;
