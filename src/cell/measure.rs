@@ -7,13 +7,13 @@ use burnmark_backend_api::{Backend, Capabilities, Origin};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::paths::paths;
 use crate::backends;
 use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, run_steps};
 use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
-    Observation, Optimizer, PathProof, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec,
-    Workload,
+    Observation, Optimizer, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec, Workload,
 };
 
 /// Learning rate of the optional optimiser step; what it is does not change what a step costs.
@@ -346,25 +346,6 @@ impl Bench<'_> {
         };
         Ok(())
     }
-}
-
-/// Whether the kernels that a model's optimisations stand for are among those of the step that was watched.
-fn paths(observation: &Observation, expected: Vec<(String, &[&str])>) -> Reading<Vec<PathProof>> {
-    let launched = match &observation.launches {
-        Reading::Missing { reason } => return Reading::missing(reason),
-        Reading::Read(_) if observation.replayed == Some(true) => {
-            return Reading::missing("the kernels of a replayed graph are not seen one by one");
-        }
-        Reading::Read(step) => &step.kernels,
-    };
-    let proof = |(optimization, kernels): (String, &[&str])| PathProof {
-        optimization,
-        kernels: kernels.iter().map(|&kernel| kernel.to_owned()).collect(),
-        launched: launched
-            .iter()
-            .any(|launch| kernels.contains(&launch.kernel.split(" | ").next().unwrap_or_default())),
-    };
-    Reading::Read(expected.into_iter().map(proof).collect())
 }
 
 /// One generation: wall clock of the first token, and of every later one by position. The session and its cache, and

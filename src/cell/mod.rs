@@ -2,6 +2,7 @@
 
 mod measure;
 mod operations;
+mod paths;
 mod reference;
 mod verify;
 

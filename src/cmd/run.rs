@@ -21,7 +21,7 @@ use crate::report::Style;
 use crate::report::console::summary;
 use crate::report::live::{Live, LiveMode};
 use crate::runner::{Executor, StopFlag};
-use crate::spec::{CellSpec, Job};
+use crate::spec::{CellSpec, FailureKind, Job};
 
 /// `burnmark` and `burnmark run`: verify, measure, report.
 pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
@@ -101,12 +101,12 @@ impl Run<'_> {
     /// Runs one round of a cell, unless it is there already or an earlier one failed.
     fn cell(&self, cell: &CellSpec, round: usize, results: &mut Results, live: &mut Live) -> bool {
         let label = if self.rounds > 1 { format!("{} round {round}", cell.label()) } else { cell.label() };
-        let earlier = results.completed(&cell.id(), round - 1).filter(|_| round > 1).cloned();
         live.cell_started(&label);
         if results.completed(&cell.id(), round).is_some() {
             live.cell_finished(&label, true, "kept");
             return true;
         }
+        let earlier = if round > 1 { results.completed(&cell.id(), round - 1).cloned() } else { None };
         if round > 1 && earlier.is_none() {
             live.cell_finished(&label, false, "an earlier round failed");
             return true;
@@ -117,6 +117,12 @@ impl Run<'_> {
         }
         let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)) };
         let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
+        let interrupted = done.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Interrupted);
+        if interrupted && earlier.is_some() {
+            // The rounds before stay complete; `--resume` measures this one.
+            live.cell_finished(&label, false, "stopped by the user");
+            return true;
+        }
         let record = match earlier {
             Some(earlier) => earlier.with_round(done),
             None => CellRecord::new(cell.clone(), done),

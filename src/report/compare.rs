@@ -3,7 +3,6 @@
 use super::table::table;
 use super::units::{megabytes, percent, time};
 use crate::compare::{Change, RunComparison};
-use crate::stats::Verdict;
 
 /// Differences of the environments first, then every cell's changes.
 #[must_use]
@@ -43,11 +42,9 @@ fn row(change: &Change) -> Vec<String> {
     let value = |value: f64| if change.unit == "MB" { megabytes(value) } else { time(value) };
     let interval = change.interval_percent.map(|[low, high]| format!("{} to {}", percent(low), percent(high)));
     let verdict = match change.verdict {
-        Some(Verdict::Faster) => "faster",
-        Some(Verdict::Slower) => "slower",
-        Some(Verdict::NoDifferenceShown) => "no difference shown",
-        None if change.unit == "MB" => "",
-        None => "one round: no interval",
+        Some(verdict) => verdict.to_string(),
+        None if change.unit == "MB" => String::new(),
+        None => "one round: no interval".to_owned(),
     };
     vec![
         change.metric.clone(),
@@ -55,6 +52,6 @@ fn row(change: &Change) -> Vec<String> {
         value(change.after),
         percent(change.change_percent),
         interval.unwrap_or_default(),
-        verdict.to_owned(),
+        verdict,
     ]
 }

@@ -1,10 +1,9 @@
 //! The summary of a run.
 
-use super::ladder::ladder;
 use super::ledger::ledger;
 use super::table::table;
 use super::units::{MISSING, claim, marked, megabytes, or_missing, percent, rate, time};
-use super::{Style, verify};
+use super::{Style, tables, verify};
 use crate::record::{
     CellRecord, ClassicModel, GateOutcome, GenerationComparison, Memory, Results, StepComparison, StepFigures, Times,
 };
@@ -30,7 +29,10 @@ pub fn summary(results: &Results, style: Style) -> String {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
     text.push_str(&evidence(results));
-    text.push_str(&ladder(results, style));
+    for steps in tables::ladders(results) {
+        let title = style.bold("Attribution");
+        text.push_str(&format!("\n{title} · {}\n{}", steps.caption, table(&steps.header, &steps.rows)));
+    }
     text.push_str(&ledger(results, style));
     text.push_str(&failures(results, style));
     text

@@ -6,7 +6,6 @@ pub mod csv;
 pub mod devices;
 pub mod history;
 pub mod html;
-mod ladder;
 mod ledger;
 pub mod live;
 pub mod markdown;

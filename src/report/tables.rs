@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::ladder::{FIGURES, cell as ladder_cell};
-use super::units::{claim, megabytes, or_missing, percent, time};
-use crate::record::{CellRecord, Comparison, PairRecord, Results, StepFigures};
+use super::units::{claim, marked, megabytes, or_missing, percent, time};
+use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, StepFigures};
 use crate::spec::{Figure, MemoryPhase};
-use crate::stats::{RatioInterval, Verdict};
+use crate::stats::RatioInterval;
 
 /// A table of text: a caption, a header, rows.
 #[derive(Serialize)]
@@ -28,16 +27,11 @@ const RATIOS: [Ratio; 4] = [
 
 /// Every pair of cells.
 pub(super) fn comparisons(results: &Results) -> Table {
-    let words = |verdict: Verdict| match verdict {
-        Verdict::Faster => "faster",
-        Verdict::Slower => "slower",
-        Verdict::NoDifferenceShown => "no difference shown",
-    };
     let row = |pair: &PairRecord| {
         let figures = RATIOS.iter().flat_map(|(_, of)| {
             let (ratio, interval) = of(&pair.comparison);
-            let verdict = interval.map_or("", |interval| words(interval.verdict()));
-            [or_missing(ratio, |ratio| claim(ratio, interval)), verdict.to_owned()]
+            let verdict = interval.map_or_else(String::new, |interval| interval.verdict().to_string());
+            [or_missing(ratio, |ratio| claim(ratio, interval)), verdict]
         });
         let peak = pair.comparison.training.memory_reduction_percent;
         let reason = pair.comparison.reason.clone().unwrap_or_default();
@@ -116,22 +110,27 @@ fn phase_name(phase: MemoryPhase) -> &'static str {
 pub(super) fn ladders(results: &Results) -> Vec<Table> {
     let mut settings: Vec<&str> = results.ladder.iter().map(|step| step.cells.as_str()).collect();
     settings.dedup();
-    let columns = || FIGURES.iter().flat_map(|(name, _)| [format!("{name}, alone"), format!("{name}, last")]);
+    let columns = || RATIOS.iter().map(|(name, _)| *name).chain(["training peak"]);
+    let header = || columns().flat_map(|name| [format!("{name} alone"), "last".to_owned()]);
+    let row = |step: &LadderStep| {
+        let (alone, last) = (earned(step.alone.as_ref()), earned(step.last.as_ref()));
+        let cells = alone.into_iter().zip(last).flat_map(|(alone, last)| [alone, last]);
+        [step.optimization.clone()].into_iter().chain(cells).collect()
+    };
     let of = |setting: &str| Table {
-        caption: setting.to_owned(),
-        header: [String::new()].into_iter().chain(columns()).collect(),
-        rows: results
-            .ladder
-            .iter()
-            .filter(|step| step.cells == setting)
-            .map(|step| {
-                let pairs = FIGURES.iter().flat_map(|(_, figure)| [(&step.alone, *figure), (&step.last, *figure)]);
-                let cells = pairs.map(|(pair, figure)| ladder_cell(pair.as_ref(), figure));
-                [step.optimization.clone()].into_iter().chain(cells).collect()
-            })
-            .collect(),
+        caption: format!("{setting}; alone: added to the first variant; last: added when all others are there already"),
+        header: [String::new()].into_iter().chain(header()).collect(),
+        rows: results.ladder.iter().filter(|step| step.cells == setting).map(row).collect(),
     };
     settings.into_iter().map(of).collect()
+}
+
+/// The ratios of a ladder's pair and its saving of memory, blank where the plan has no such pair.
+fn earned(pair: Option<&PairRecord>) -> Vec<String> {
+    let Some(PairRecord { comparison, .. }) = pair else { return vec![String::new(); RATIOS.len() + 1] };
+    let ratio = |(ratio, interval): (Option<f64>, _)| or_missing(ratio, |ratio| marked(ratio, interval));
+    let peak = comparison.training.memory_reduction_percent;
+    RATIOS.iter().map(|(_, of)| ratio(of(comparison))).chain([or_missing(peak, |less| percent(-less))]).collect()
 }
 
 /// Tuning of every cell, and the questions that took longest.
