@@ -11,6 +11,8 @@ use rand_distr::{Distribution, StandardNormal};
 use super::measure::{dtypes, ensure_supported, opened};
 use super::verify::relative_l2;
 use crate::backends;
+#[cfg(feature = "cubecl")]
+use crate::measure::throughput;
 use crate::measure::{Clock, MemoryProbe};
 use crate::model::plain;
 use crate::ops;
@@ -80,13 +82,17 @@ impl Bench<'_> {
         let long = numbers([PEAK_ELEMENTS / 1024, 1024]);
         let read = self.fastest(|| drop(long.clone().sum()))?;
         let scaled = self.fastest(|| drop(long.clone() * 0.5))?;
+        drop(long);
+        #[cfg(feature = "cubecl")]
+        let probed = throughput(&self.device, self.dtype, self.backend.capabilities().tf32);
+        #[cfg(not(feature = "cubecl"))]
+        let probed = Peaks::default();
         let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
         let bytes = (PEAK_ELEMENTS * self.dtype.size()) as f64;
-        let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled)];
-        Ok(Peaks {
-            flops_per_s: per_second(2.0 * (side as f64).powi(3), product),
-            bytes_per_s: rates.into_iter().flatten().reduce(f64::max),
-        })
+        let flops = [per_second(2.0 * (side as f64).powi(3), product), probed.flops_per_s];
+        let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s];
+        let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
+        Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
     }
 
     fn fastest(&self, work: impl Fn()) -> Result<u64, Failure> {

@@ -2,9 +2,6 @@
 
 use burn::backend::LibTorch;
 
-use super::linear_cross_entropy::LinearCrossEntropyOps;
 use super::rope::RopeOps;
-
-impl LinearCrossEntropyOps for LibTorch {}
 
 impl RopeOps for LibTorch {}

@@ -140,9 +140,10 @@ impl OperationObservation {
 /// What the device can do at most, measured through the same backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Peaks {
-    /// Of a large square matrix product, in operations a second.
+    /// Of a large square matrix product, in operations a second; on CubeCL devices of its own probes too, the faster
+    /// counts.
     pub flops_per_s: Option<f64>,
     /// The faster of a sum over far more than caches hold and an element-wise product of it, in bytes read and written
-    /// a second.
+    /// a second; on CubeCL devices of its own probes too.
     pub bytes_per_s: Option<f64>,
 }

@@ -28,7 +28,7 @@ impl LinearCrossEntropyOps for CubeBackend {
     ) -> FloatTensor<Self> {
         let rows = rows_at_once(&weight);
         generic::forward_in_chunks::<Self>(hidden, weight, targets, (rows, product), |logits, targets| {
-            chunk(logits, targets, count)
+            chunk(logits, targets, count).loss
         })
     }
 

@@ -65,7 +65,7 @@ pub(super) fn forward<B: Backend>(
 ) -> FloatTensor<B> {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
     forward_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul), |logits, targets| {
-        chunk::<B>(logits, targets, count)
+        chunk::<B>(logits, targets, count).loss
     })
 }
 
@@ -81,22 +81,22 @@ pub(super) fn with_gradients<B: Backend>(
     })
 }
 
-/// The loss, a chunk's part of it made by `chunk`.
+/// The loss, a chunk's part of it made by `loss`.
 pub(super) fn forward_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
     (rows_at_once, product): (usize, Product<B>),
-    chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
+    loss: impl Fn(FloatTensor<B>, IntTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
     let mut total: Option<FloatTensor<B>> = None;
     sweep::<B>(hidden, &weight, &targets, (rows_at_once, product), |_, logits, targets| {
-        total = Some(add::<B>(total.take(), chunk(logits, targets).loss));
+        total = Some(add::<B>(total.take(), loss(logits, targets)));
     });
     total.expect("at least one row")
 }
 
-/// As [`forward_in_chunks`], with the gradients of `hidden` and `weight`.
+/// As [`forward_in_chunks`], with the gradients of `hidden` and `weight`; `chunk` makes those of its logits too.
 pub(super) fn gradients_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,

@@ -15,6 +15,8 @@ mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
+#[cfg(feature = "tch")]
+mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
