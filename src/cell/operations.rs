@@ -23,8 +23,11 @@ use crate::spec::{
     TuningCache, Work,
 };
 
-/// Side of the matrices whose product gives the peak on a processor and on other devices.
-const PEAK_SIDE: [usize; 2] = [2048, 4096];
+/// Sides of the matrices whose product gives the peak, until one takes long enough.
+const PEAK_SIDES: [usize; 3] = [512, 2048, 4096];
+
+/// Long enough for a product: a larger one would be no faster an operation.
+const PEAK_NS: u64 = 50_000_000;
 
 /// Elements of the tensor that is read and scaled for the peak of memory: far more than caches hold.
 const PEAK_ELEMENTS: usize = 1 << 26;
@@ -73,12 +76,17 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn peaks(&self) -> Result<Peaks, Failure> {
-        let [processor, other] = PEAK_SIDE;
-        let side = if self.backend.threads().is_some() { processor } else { other };
+        let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
         let numbers = |shape: [usize; 2]| Tensor::<2>::ones(shape, (&self.device, self.dtype));
-        let (a, b) = (numbers([side, side]), numbers([side, side]));
-        let product = self.fastest(|| drop(a.clone().matmul(b.clone())))?;
-        drop((a, b));
+        let mut flops = Vec::new();
+        for side in PEAK_SIDES {
+            let (a, b) = (numbers([side, side]), numbers([side, side]));
+            let product = self.fastest(|| drop(a.clone().matmul(b.clone())))?;
+            flops.push(per_second(2.0 * (side as f64).powi(3), product));
+            if product > PEAK_NS {
+                break;
+            }
+        }
         let long = numbers([PEAK_ELEMENTS / 1024, 1024]);
         let read = self.fastest(|| drop(long.clone().sum()))?;
         let scaled = self.fastest(|| drop(long.clone() * 0.5))?;
@@ -87,9 +95,8 @@ impl Bench<'_> {
         let probed = throughput(&self.device, self.dtype, self.backend.capabilities().tf32);
         #[cfg(not(feature = "cubecl"))]
         let probed = Peaks::default();
-        let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
         let bytes = (PEAK_ELEMENTS * self.dtype.size()) as f64;
-        let flops = [per_second(2.0 * (side as f64).powi(3), product), probed.flops_per_s];
+        flops.push(probed.flops_per_s);
         let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s];
         let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
         Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
