@@ -184,7 +184,7 @@ impl Bench<'_> {
             let input = input();
             match &mut optimizer {
                 None => {
-                    let ((), total_ns) = clock.time(|| drop(model.loss(input).backward()))?;
+                    let (_gradients, total_ns) = clock.time(|| model.loss(input).backward())?;
                     Ok(StepTimes { total_ns, ..StepTimes::default() })
                 }
                 Some(optimizer) => {
@@ -206,8 +206,12 @@ impl Bench<'_> {
         }
         self.watch(&mut observation, || {
             let gradients = model.loss(input()).backward();
-            if let Some(optimizer) = &mut optimizer {
-                model.apply(optimizer, LEARNING_RATE, gradients);
+            match &mut optimizer {
+                Some(optimizer) => {
+                    model.apply(optimizer, LEARNING_RATE, gradients);
+                    None
+                }
+                None => Some(gradients),
             }
         })?;
         observation.paths = paths(&observation, model.own_kernels(Workload::Training));
@@ -229,13 +233,13 @@ impl Bench<'_> {
         };
         let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, |_| {
             let input = input();
-            let ((), total_ns) = clock.time(|| drop(run(input)))?;
+            let (_logits, total_ns) = clock.time(|| run(input))?;
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
         let (logits, forward) = probe.phase(MemoryPhase::Forward, || run(input()))?;
         readable(logits)?;
         observation.memory_by_phase = vec![weights, forward];
-        self.watch(&mut observation, || drop(run(input())))?;
+        self.watch(&mut observation, || run(input()))?;
         observation.replayed = replay.as_ref().map(Replay::is_hardware);
         observation.paths = paths(&observation, model.own_kernels(Workload::Inference));
         drop(replay);
@@ -274,8 +278,9 @@ impl Bench<'_> {
         observation.memory_by_phase = vec![weights, prefill, decode];
         self.watch(&mut observation, || {
             session.restart();
-            drop(session.feed(ids.next(spec.batch_size, spec.prompt_tokens)));
-            (1..spec.new_tokens).for_each(|_| drop(session.feed(ids.next(spec.batch_size, 1))));
+            let first = session.feed(ids.next(spec.batch_size, spec.prompt_tokens));
+            let later = (1..spec.new_tokens).map(|_| session.feed(ids.next(spec.batch_size, 1)));
+            std::iter::once(first).chain(later).collect::<Vec<_>>()
         })?;
         observation.replayed = self.replays.then(|| session.is_replayed());
         observation.paths = paths(&observation, model.own_kernels(Workload::Generation));
@@ -330,7 +335,11 @@ impl Bench<'_> {
     }
 
     /// Runs further steps, one to see its kernels and some under the device's own clock.
-    fn watch(&self, observation: &mut Observation, mut step: impl FnMut() + Send) -> Result<(), Failure> {
+    fn watch<R: Send + 'static>(
+        &self,
+        observation: &mut Observation,
+        mut step: impl FnMut() -> R + Send,
+    ) -> Result<(), Failure> {
         let clock = Clock::new(&self.device);
         observation.launches = match self.backend.watch_launches() {
             None => Reading::missing("the backend does not tell what it launches"),
@@ -359,8 +368,8 @@ fn generate(
     let prompt = ids.next(spec.batch_size, spec.prompt_tokens);
     let tokens: Vec<_> = (1..spec.new_tokens).map(|_| ids.next(spec.batch_size, 1)).collect();
     session.restart();
-    let ((), first_ns) = clock.time(|| drop(session.feed(prompt)))?;
-    let gaps = tokens.into_iter().map(|token| clock.time(|| drop(session.feed(token))).map(|((), ns)| ns));
+    let (_logits, first_ns) = clock.time(|| session.feed(prompt))?;
+    let gaps = tokens.into_iter().map(|token| clock.time(|| session.feed(token)).map(|(_logits, ns)| ns));
     Ok((first_ns, gaps.collect::<Result<_, _>>()?))
 }
 

@@ -29,8 +29,9 @@ const PEAK_SIDES: [usize; 3] = [512, 2048, 4096];
 /// Long enough for a product: a larger one would be no faster an operation.
 const PEAK_NS: u64 = 50_000_000;
 
-/// Elements of the tensor that is read and scaled for the peak of memory: far more than caches hold.
-const PEAK_ELEMENTS: usize = 1 << 26;
+/// Bytes of the tensor that is read and scaled for the peak of memory, on a processor and on other devices: far more
+/// than caches hold.
+const PEAK_BYTES: [usize; 2] = [1 << 28, 1 << 30];
 
 /// Runs of a peak; the fastest counts.
 const PEAK_RUNS: usize = 5;
@@ -81,28 +82,30 @@ impl Bench<'_> {
         let mut flops = Vec::new();
         for side in PEAK_SIDES {
             let (a, b) = (numbers([side, side]), numbers([side, side]));
-            let product = self.fastest(|| drop(a.clone().matmul(b.clone())))?;
+            let product = self.fastest(|| a.clone().matmul(b.clone()))?;
             flops.push(per_second(2.0 * (side as f64).powi(3), product));
             if product > PEAK_NS {
                 break;
             }
         }
-        let long = numbers([PEAK_ELEMENTS / 1024, 1024]);
-        let read = self.fastest(|| drop(long.clone().sum()))?;
-        let scaled = self.fastest(|| drop(long.clone() * 0.5))?;
+        let [processor, other] = PEAK_BYTES;
+        let size = if self.backend.threads().is_some() { processor } else { other };
+        let long = numbers([size / self.dtype.size() / 1024, 1024]);
+        let read = self.fastest(|| long.clone().sum())?;
+        let scaled = self.fastest(|| long.clone() * 0.5)?;
         drop(long);
         #[cfg(feature = "cubecl")]
         let probed = throughput(&self.device, self.dtype, self.backend.capabilities().tf32);
         #[cfg(not(feature = "cubecl"))]
         let probed = Peaks::default();
-        let bytes = (PEAK_ELEMENTS * self.dtype.size()) as f64;
+        let bytes = size as f64;
         flops.push(probed.flops_per_s);
         let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s];
         let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
         Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
     }
 
-    fn fastest(&self, work: impl Fn()) -> Result<u64, Failure> {
+    fn fastest<R>(&self, work: impl Fn() -> R) -> Result<u64, Failure> {
         let clock = Clock::new(&self.device);
         let mut fastest = u64::MAX;
         for _ in 0..=PEAK_RUNS {
@@ -161,10 +164,11 @@ impl Bench<'_> {
         let probe = MemoryProbe::new(self.backend, &self.device);
         let once = || {
             let inputs = tracked(inputs, pass);
-            let ((), ns) = clock.time(|| {
+            let (_results, ns) = clock.time(|| {
                 let y = compute(&inputs);
-                if pass == Pass::ForwardBackward {
-                    drop(weighed(y).backward());
+                match pass {
+                    Pass::Forward => (Some(y), None),
+                    Pass::ForwardBackward => (None, Some(weighed(y).backward())),
                 }
             })?;
             Ok(ns)

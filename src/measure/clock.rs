@@ -16,6 +16,9 @@ impl<'a> Clock<'a> {
     }
 
     /// Runs `work` and returns what it returned with its wall clock in nanoseconds.
+    ///
+    /// `work` must return its result instead of dropping it: fusion never computes what nobody holds any more when the
+    /// device is synchronised.
     pub fn time<R>(&self, work: impl FnOnce() -> R) -> Result<(R, u64), Failure> {
         self.sync()?;
         let start = Instant::now();

@@ -8,16 +8,19 @@
 #![cfg_attr(feature = "tch", expect(deprecated))]
 
 pub mod attention;
+pub mod cache;
 #[cfg(feature = "tch")]
 mod composed;
 #[cfg(feature = "cubecl")]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod fused_linear;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub(crate) mod precision;
 mod primitive;
+pub mod recorded_input;
 pub mod rms_norm;
 pub mod rope;
 pub mod swiglu;

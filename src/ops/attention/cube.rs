@@ -5,10 +5,8 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, IntKind};
 use cubecl::prelude::*;
 
 use super::decode_kernels::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
@@ -16,7 +14,7 @@ use super::kernels::attention_delta;
 use super::packed::Packed;
 use super::passes::{Backward, Forward};
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
-use crate::ops::cube::{Team, accumulator, element, new_tensor, one_each, row_major, vector_size};
+use crate::ops::cube::{Team, accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
 
 /// Keys a cube works through before others are put beside it.
 const KEYS_PER_SPLIT: usize = 256;
@@ -154,10 +152,7 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
             floats,
         ),
         Newest::InTensor(position) => {
-            let integer = ElemType::Int(match position.dtype {
-                DType::I64 => IntKind::I64,
-                _ => IntKind::I32,
-            });
+            let integer = integer(position.dtype);
             attention_decode_at::launch(
                 &client,
                 count,

@@ -14,7 +14,7 @@ use cubecl::client::Client;
 use cubecl::config::autotune::AutotuneLevel;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cubecl::ir::features::Plane;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
 pub(crate) use product::product;
@@ -51,6 +51,11 @@ pub(crate) fn element(dtype: DType) -> ElemType {
         DType::BF16 => FloatKind::BF16,
         _ => FloatKind::F32,
     })
+}
+
+/// The type of whole numbers as kernels name it.
+pub(crate) fn integer(dtype: DType) -> ElemType {
+    ElemType::Int(if dtype == DType::I64 { IntKind::I64 } else { IntKind::I32 })
 }
 
 /// What elements of a type are summed in.

@@ -3,16 +3,15 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, IntKind};
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::generic::{self, Chunk};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::cube::{
-    Team, accumulator, cube_max, cube_sum, cubes, element, new_tensor, product, row_major, rows_and_columns,
+    Team, accumulator, cube_max, cube_sum, cubes, element, integer, new_tensor, product, row_major, rows_and_columns,
     vector_size,
 };
 
@@ -57,10 +56,7 @@ fn chunk(logits: CubeTensor, targets: CubeTensor, count: usize) -> Chunk<CubeBac
     let loss = new_tensor(&logits, [1], wide);
     let vector = vector_size(&client, vocabulary, &[dtype]);
     let team = Team::of(&client, vocabulary / vector);
-    let integer = match targets.dtype {
-        DType::I64 => IntKind::I64,
-        _ => IntKind::I32,
-    };
+    let integer = integer(targets.dtype);
     let (cube_count, dim) = cubes(&client, rows, team.units);
     cross_entropy_rows::launch(
         &client,
@@ -73,7 +69,7 @@ fn chunk(logits: CubeTensor, targets: CubeTensor, count: usize) -> Chunk<CubeBac
         InputScalar::new(1.0 / count as f64, element(wide)),
         vocabulary / vector,
         team,
-        [element(dtype), element(wide), ElemType::Int(integer)],
+        [element(dtype), element(wide), integer],
     );
     let team = Team::of(&client, rows);
     let (cube_count, dim) = cubes(&client, 1, team.units);

@@ -1,0 +1,94 @@
+//! Linear layers together with what stands before them, for the few rows of a decode step. Not differentiable.
+//!
+//! ```text
+//! y = rms_norm(x) W            y = residual + swiglu(gate_up) W            y = residual + x W
+//! ```
+//!
+//! A step of one token does little at every layer: what it takes is the launches. On CubeCL devices each of these is one,
+//! every cube making the row it multiplies for itself; more rows, and other backends, go through the operations alone.
+
+#[cfg(feature = "cubecl")]
+mod cube;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+
+#[cfg(feature = "flex")]
+use burn::backend::Flex;
+#[cfg(feature = "tch")]
+use burn::backend::LibTorch;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+use super::linear::LinearOps;
+#[cfg(feature = "cubecl")]
+use super::primitive::with_last;
+use super::rms_norm::RmsNormOps;
+use super::swiglu::SwigluOps;
+
+/// What a backend provides for [`rms_norm_linear`], [`swiglu_linear_add`] and [`linear_add`].
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cubecl"),
+    LibTorch: cfg(feature = "tch"),
+    Fusion: cfg(feature = "cubecl")
+)]
+pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
+    /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`: `[.., out]`.
+    #[fusion(dtype = x, shape = with_last(x.clone(), weight[1]))]
+    fn rms_norm_linear(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        Self::packed_linear(Self::rms_norm(x, norm, eps), weight)
+    }
+
+    /// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]` times `weight [in, out]`.
+    #[fusion(dtype = residual, shape = residual)]
+    fn swiglu_linear_add(
+        gate_up: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::packed_linear_add(Self::swiglu(gate_up), weight, residual)
+    }
+
+    /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
+    #[fusion(dtype = residual, shape = residual)]
+    fn few_rows_linear_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        residual: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::packed_linear_add(x, weight, residual)
+    }
+}
+
+#[cfg(feature = "flex")]
+impl FusedLinearOps for Flex {}
+
+#[cfg(feature = "tch")]
+impl FusedLinearOps for LibTorch {}
+
+/// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.
+#[must_use]
+pub fn rms_norm_linear(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f64) -> Tensor<3> {
+    let (x, norm, weight) = (x.into_dispatch(), norm.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::rms_norm_linear(x, norm, weight, eps))
+}
+
+/// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]`, gate first, times `weight [in, out]`.
+#[must_use]
+pub fn swiglu_linear_add(gate_up: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>) -> Tensor<3> {
+    let (gate_up, weight, residual) = (gate_up.into_dispatch(), weight.into_dispatch(), residual.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::swiglu_linear_add(gate_up, weight, residual))
+}
+
+/// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
+#[must_use]
+pub fn linear_add(x: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>) -> Tensor<3> {
+    let (x, weight, residual) = (x.into_dispatch(), weight.into_dispatch(), residual.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::few_rows_linear_add(x, weight, residual))
+}

@@ -1,0 +1,44 @@
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use super::*;
+use crate::ops::testing::{assert_close, devices, random};
+
+/// Against the composition in double precision on flex, at one and more rows, widths that no vector divides, and too
+/// many rows for a kernel of their own.
+#[test]
+fn every_device_agrees() {
+    for tested in devices() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            if !tested.device.supports_dtype(dtype) {
+                continue;
+            }
+            let limit = match dtype {
+                DType::F32 if tested.tf32 => 5e-3,
+                DType::F32 => 1e-5,
+                DType::F16 => 1e-2,
+                _ => 6e-2,
+            };
+            for (rows, input, output) in [(1, 512, 1000), (1, 37, 13), (2, 96, 130), (4, 8, 1), (9, 16, 24)] {
+                let on = |device: &Device, dtype: DType| {
+                    let data =
+                        |shape: Vec<usize>, seed| -> TensorData { random(shape, seed).convert_dtype(DType::BF16) };
+                    let rows_of =
+                        |width, seed| Tensor::<3>::from_data(data(vec![1, rows, width], seed), (device, dtype));
+                    let norm = Tensor::<1>::from_data(data(vec![input], 3), (device, dtype));
+                    let weight = Tensor::<2>::from_data(data(vec![input, output], 4), (device, dtype));
+                    let (x, gate_up, residual) = (rows_of(input, 1), rows_of(2 * input, 2), rows_of(output, 5));
+                    [
+                        rms_norm_linear(x.clone(), norm, weight.clone(), 1e-5),
+                        swiglu_linear_add(gate_up, weight.clone(), residual.clone()),
+                        linear_add(x, weight, residual),
+                    ]
+                    .map(|y| y.into_data().iter::<f64>().collect::<Vec<_>>())
+                };
+                let expected = on(&Device::flex(), DType::F64);
+                for (actual, expected) in on(&tested.device, dtype).iter().zip(&expected) {
+                    assert_close(actual, expected, limit);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::IntTensor;
+use burn_cubecl::CubeBackend;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use super::RecordedInputOps;
+use crate::ops::cube::{integer, one_each, row_major};
+
+impl RecordedInputOps for CubeBackend {
+    fn place(
+        held: IntTensor<Self>,
+        position: IntTensor<Self>,
+        ids: IntTensor<Self>,
+        at: usize,
+    ) -> (IntTensor<Self>, IntTensor<Self>) {
+        let ids = row_major(ids);
+        let client = ids.client.clone();
+        let types = [&held, &position, &ids].map(|tensor| integer(tensor.dtype));
+        let (count, dim) = one_each(&client, ids.shape().num_elements());
+        recorded_input_place::launch(
+            &client,
+            count,
+            dim,
+            held.clone().into_buffer_arg(),
+            position.clone().into_buffer_arg(),
+            ids.into_buffer_arg(),
+            at,
+            types,
+        );
+        (held, position)
+    }
+}
+
+#[cube(launch)]
+fn recorded_input_place<H: Int, P: Int, I: Int>(
+    held: &mut [H],
+    position: &mut [P],
+    ids: &[I],
+    at: usize,
+    #[define(H, P, I)] _types: [ElemType; 3],
+) {
+    if ABSOLUTE_POS < ids.len() {
+        held[ABSOLUTE_POS] = H::cast_from(ids[ABSOLUTE_POS]);
+    }
+    if ABSOLUTE_POS == 0 {
+        position[0] = P::cast_from(at as u32);
+    }
+}
