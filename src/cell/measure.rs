@@ -228,7 +228,7 @@ impl Bench<'_> {
         let clock = Clock::new(&self.device);
         let mut replay = self.replays.then(|| Replay::new(&self.device, model.recordable(self.spec.seq_length)));
         let mut run = |input| match &mut replay {
-            Some(replay) => replay.run(input),
+            Some(replay) => replay.run(input, 0).clone(),
             None => model.forward(input),
         };
         let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, |_| {

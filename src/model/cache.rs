@@ -1,17 +1,16 @@
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::Tensor;
+
+use super::decoder::{First, Qkv, Shared, split_heads};
+use crate::ops;
 
 /// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]` each.
 #[derive(Debug)]
 pub(super) enum LayerCache {
     /// Grows by concatenation.
     Growing(Option<(Tensor<4>, Tensor<4>)>),
-    /// Made for a number of positions and written in place; never read behind what was written.
-    Preallocated {
-        /// Keys.
-        keys: Tensor<4>,
-        /// Values.
-        values: Tensor<4>,
-    },
+    /// Made for a number of positions and written in place; never read behind what was written. `None` only while it is
+    /// written.
+    Preallocated(Option<(Tensor<4>, Tensor<4>)>),
 }
 
 impl LayerCache {
@@ -22,27 +21,14 @@ impl LayerCache {
         }
     }
 
-    /// Puts `keys` and `values` of one position at the one whose number is in `position [1]`; returns all slots.
-    pub(super) fn put(
-        &mut self,
-        keys: Tensor<4>,
-        values: Tensor<4>,
-        position: &Tensor<1, Int>,
-    ) -> (Tensor<4>, Tensor<4>) {
-        let Self::Preallocated { keys: all_keys, values: all_values } = self else {
-            unreachable!("a growing cache is not recorded");
-        };
-        for (all, new) in [(&mut *all_keys, keys), (&mut *all_values, values)] {
-            all.inplace(|all| all.select_assign(2, position.clone(), new, IndexingUpdateOp::Assign));
-        }
-        (all_keys.clone(), all_values.clone())
-    }
-
-    /// Puts `keys` and `values` at positions `first..`; returns the tensors to attend to, whose first
-    /// `first + count` positions are filled.
-    pub(super) fn append(&mut self, keys: Tensor<4>, values: Tensor<4>, first: usize) -> (Tensor<4>, Tensor<4>) {
-        match self {
-            Self::Growing(cache) => {
+    /// Appends keys and values of positions from `first` on; returns the tensors to attend to, whose first `first + seq`
+    /// positions are filled.
+    pub(super) fn append(&mut self, qkv: Qkv, first: &First, shared: &Shared) -> (Tensor<4>, Tensor<4>) {
+        let heads = shared.heads;
+        match (self, first) {
+            (Self::Growing(cache), First::Known(_)) => {
+                let [_, keys, values] = qkv.apart(&shared.config);
+                let (keys, values) = (split_heads(keys, heads.key_value), split_heads(values, heads.key_value));
                 let (keys, values) = match cache.take() {
                     Some((old_keys, old_values)) => {
                         (Tensor::cat(vec![old_keys, keys], 2), Tensor::cat(vec![old_values, values], 2))
@@ -51,17 +37,15 @@ impl LayerCache {
                 };
                 cache.insert((keys, values)).clone()
             }
-            Self::Preallocated { keys: all_keys, values: all_values } => {
-                write(all_keys, keys, first);
-                write(all_values, values, first);
-                (all_keys.clone(), all_values.clone())
+            (Self::Preallocated(cache), first) => {
+                let (qkv, all) = (qkv.packed(), cache.take().expect("left there by the last write"));
+                let written = match first {
+                    First::Known(first) => ops::cache::put(qkv, all, *first, heads),
+                    First::InTensor(position) => ops::cache::put_at(qkv, all, position, heads),
+                };
+                cache.insert(written).clone()
             }
+            (Self::Growing(_), First::InTensor(_)) => unreachable!("a growing cache is not recorded"),
         }
     }
-}
-
-/// Writes `new` at positions `first..` of `all`, which nobody else may hold: then no copy is made.
-fn write(all: &mut Tensor<4>, new: Tensor<4>, first: usize) {
-    let [batch, heads, count, head_dim] = new.dims();
-    all.inplace(|all| all.slice_assign([0..batch, 0..heads, first..first + count, 0..head_dim], new));
 }

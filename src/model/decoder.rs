@@ -44,9 +44,9 @@ struct Layer {
 /// What all layers use.
 #[derive(Clone, Debug)]
 pub(super) struct Shared {
-    config: ModelConfig,
+    pub config: ModelConfig,
     optimizations: Optimizations,
-    heads: Heads,
+    pub heads: Heads,
     pub tables: Option<RopeTables>,
     dtype: DType,
     pub device: Device,
@@ -145,7 +145,7 @@ impl Decoder {
         let hidden = self.hidden(ids, place, Some(caches));
         let last_only = self.shared.has(Optimization::LastLogits);
         let hidden = if last_only { hidden.narrow(1, count - 1, 1) } else { hidden };
-        let logits = self.logits(hidden);
+        let logits = self.logits(hidden, true);
         let [_, rows, vocabulary] = logits.dims();
         logits.narrow(1, rows - 1, 1).reshape([batch, vocabulary])
     }
@@ -157,7 +157,7 @@ impl Decoder {
         let zeros = || Tensor::zeros(shape, (&shared.device, shared.dtype));
         let cache = |_| {
             if shared.has(Optimization::KvCache) {
-                LayerCache::Preallocated { keys: zeros(), values: zeros() }
+                LayerCache::Preallocated(Some((zeros(), zeros())))
             } else {
                 LayerCache::Growing(None)
             }
@@ -165,9 +165,8 @@ impl Decoder {
         self.layers.iter().map(cache).collect()
     }
 
-    fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let hidden = self.shared.norm(&self.norm, hidden);
-        self.head.forward(hidden, self.shared.has(Optimization::Linear))
+    fn logits(&self, hidden: Tensor<3>, generates: bool) -> Tensor<3> {
+        self.shared.normed(&self.norm, std::slice::from_ref(&self.head), hidden, generates).remove(0)
     }
 }
 
@@ -181,7 +180,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 impl Model for Decoder {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let place = self.shared.place(0, ids.dims()[1]);
-        self.logits(self.hidden(ids, &place, None))
+        self.logits(self.hidden(ids, &place, None), false)
     }
 
     fn loss(&self, ids: Tensor<2, Int>) -> Tensor<1> {
@@ -201,9 +200,9 @@ impl Model for Decoder {
         Box::new(Generation::new(self, batch, capacity))
     }
 
-    fn recordable(&self, seq: usize) -> Work<'_, 3> {
+    fn recordable(&self, seq: usize) -> Work<'_, Tensor<3>> {
         let place = self.shared.place(0, seq);
-        Box::new(move |ids| self.logits(self.hidden(ids, &place, None)))
+        Box::new(move |ids, _| self.logits(self.hidden(ids, &place, None), false))
     }
 
     fn replayed_session(&self, batch: usize, capacity: usize) -> Option<Box<dyn Session + '_>> {
@@ -259,6 +258,29 @@ impl Shared {
         if self.has(Optimization::RmsNorm) { ops::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }
 
+    /// Products of `x`, normalised, with each of `linears`. In generation, where launches are what costs, each is one
+    /// operation.
+    fn normed(&self, norm: &Norm, linears: &[Linear], x: Tensor<3>, generates: bool) -> Vec<Tensor<3>> {
+        let fast = self.has(Optimization::Linear);
+        if generates && fast && self.has(Optimization::RmsNorm) {
+            let (scale, eps) = (norm.weight.val(), self.config.rms_norm_eps);
+            let product =
+                |linear: &Linear| ops::fused_linear::rms_norm_linear(x.clone(), scale.clone(), linear.weight(), eps);
+            return linears.iter().map(product).collect();
+        }
+        let h = self.norm(norm, x);
+        linears.iter().map(|linear| linear.forward(h.clone(), fast)).collect()
+    }
+
+    /// `residual` plus the product of `x`.
+    fn added(&self, linear: &Linear, x: Tensor<3>, residual: Tensor<3>, generates: bool) -> Tensor<3> {
+        let fast = self.has(Optimization::Linear);
+        if generates && fast {
+            return ops::fused_linear::linear_add(x, linear.weight(), residual);
+        }
+        linear.forward_add(x, residual, fast)
+    }
+
     /// The plain way makes its tables anew in every forward pass, as `transformers` does.
     pub fn place(&self, first: usize, seq: usize) -> Place {
         let (tables, row) = match &self.tables {
@@ -275,8 +297,9 @@ impl Shared {
 }
 
 /// Query, key and value of every position: side by side in a row, or apart.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "lives for one expression")]
-enum Qkv {
+pub(super) enum Qkv {
     /// `[batch, seq, packed * head_dim]`.
     Packed(Tensor<3>),
     /// `[batch, seq, heads * head_dim]` each.
@@ -284,14 +307,22 @@ enum Qkv {
 }
 
 impl Qkv {
-    fn packed(self) -> Tensor<3> {
+    /// From one projection, or from three.
+    pub fn of(projected: Vec<Tensor<3>>) -> Self {
+        match <[Tensor<3>; 3]>::try_from(projected) {
+            Ok(parts) => Self::Apart(parts),
+            Err(mut one) => Self::Packed(one.remove(0)),
+        }
+    }
+
+    pub fn packed(self) -> Tensor<3> {
         match self {
             Self::Packed(qkv) => qkv,
             Self::Apart(parts) => Tensor::cat(parts.to_vec(), 2),
         }
     }
 
-    fn apart(self, config: &ModelConfig) -> [Tensor<3>; 3] {
+    pub fn apart(self, config: &ModelConfig) -> [Tensor<3>; 3] {
         let (hidden, kv) = (config.hidden_size, config.kv_size());
         match self {
             Self::Packed(qkv) => {
@@ -304,22 +335,16 @@ impl Qkv {
 
 impl Layer {
     fn forward(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
-        let fast = shared.has(Optimization::Linear);
-        let h = shared.norm(&self.attn_norm, x.clone());
-        let h = self.attend(h, at, cache, shared);
-        let x = self.output.forward_add(h, x, fast);
-        let h = shared.norm(&self.mlp_norm, x.clone());
-        let h = self.gated(h, shared);
-        self.down.forward_add(h, x, fast)
+        let generates = cache.is_some();
+        let qkv = Qkv::of(shared.normed(&self.attn_norm, &self.qkv, x.clone(), generates));
+        let h = Self::attend(qkv, at, cache, shared);
+        let x = shared.added(&self.output, h, x, generates);
+        let gate_up = shared.normed(&self.mlp_norm, &self.gate_up, x.clone(), generates);
+        self.gated(gate_up, x, shared, generates)
     }
 
     /// Attention heads before the output projection, `[batch, seq, hidden]`.
-    fn attend(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
-        let fast = shared.has(Optimization::Linear);
-        let qkv = match self.qkv.as_slice() {
-            [q, k, v] => Qkv::Apart([q, k, v].map(|linear| linear.forward(x.clone(), fast))),
-            fused => Qkv::Packed(fused[0].forward(x, fast)),
-        };
+    fn attend(qkv: Qkv, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
         let heads = shared.heads;
         let qkv = if shared.has(Optimization::Rope) {
             Qkv::Packed(ops::rope(qkv.packed(), &at.tables, heads.query + heads.key_value, at.row))
@@ -332,36 +357,34 @@ impl Layer {
         match (shared.has(Optimization::Attention), cache) {
             (true, None) => ops::attention(qkv.packed(), heads),
             (true, Some(cache)) => {
-                let qkv = qkv.packed();
-                let [_, seq, _] = qkv.dims();
-                let [_, k, v] = Qkv::Packed(qkv.clone()).apart(&shared.config);
-                let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
+                let packed = qkv.packed();
+                let [_, seq, _] = packed.dims();
+                let (keys, values) = cache.append(Qkv::Packed(packed.clone()), &at.first, shared);
                 match &at.first {
-                    First::Known(first) => {
-                        let (keys, values) = cache.append(k, v, *first);
-                        ops::cached_attention(qkv, keys, values, first + seq, heads)
-                    }
-                    First::InTensor(position) => {
-                        let (keys, values) = cache.put(k, v, position);
-                        ops::attention_at(qkv, keys, values, position, heads)
-                    }
+                    First::Known(first) => ops::cached_attention(packed, keys, values, first + seq, heads),
+                    First::InTensor(position) => ops::attention_at(packed, keys, values, position, heads),
                 }
             }
-            (false, cache) => {
+            (false, None) => {
                 let [q, k, v] = qkv.apart(&shared.config);
                 let [_, seq, _] = q.dims();
                 let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
-                let ((k, v), hidden) = match (cache, &at.first) {
-                    (None, _) => ((k, v), plain::later_keys(seq, seq, &shared.device)),
-                    (Some(cache), First::Known(first)) => {
-                        let (length, (k, v)) = (first + seq, cache.append(k, v, *first));
-                        let filled = (k.narrow(2, 0, length), v.narrow(2, 0, length));
-                        (filled, plain::later_keys(seq, length, &shared.device))
+                let hidden = plain::later_keys(seq, seq, &shared.device);
+                join_heads(plain::attention(split_heads(q, heads.query), k, v, hidden))
+            }
+            (false, Some(cache)) => {
+                let (k, v) = cache.append(qkv.clone(), &at.first, shared);
+                let [q, _, _] = qkv.apart(&shared.config);
+                let [_, seq, _] = q.dims();
+                let (k, v, hidden) = match &at.first {
+                    First::Known(first) => {
+                        let length = first + seq;
+                        let hidden = plain::later_keys(seq, length, &shared.device);
+                        (k.narrow(2, 0, length), v.narrow(2, 0, length), hidden)
                     }
-                    (Some(cache), First::InTensor(position)) => {
-                        let (k, v) = cache.put(k, v, position);
+                    First::InTensor(position) => {
                         let hidden = later_slots(k.dims()[2], position).unsqueeze();
-                        ((k, v), Some(hidden))
+                        (k, v, Some(hidden))
                     }
                 };
                 join_heads(plain::attention(split_heads(q, heads.query), k, v, hidden))
@@ -369,24 +392,26 @@ impl Layer {
         }
     }
 
-    /// The gated feed-forward block before its down-projection, `[batch, seq, intermediate]`.
-    fn gated(&self, x: Tensor<3>, shared: &Shared) -> Tensor<3> {
-        let fast = shared.has(Optimization::Linear);
-        let width = shared.config.intermediate_size;
-        match (self.gate_up.as_slice(), shared.has(Optimization::Swiglu)) {
-            ([gate, up], false) => plain::swiglu(gate.forward(x.clone(), fast), up.forward(x, fast)),
-            ([gate, up], true) => ops::swiglu(Tensor::cat(vec![gate.forward(x.clone(), fast), up.forward(x, fast)], 2)),
-            (fused, true) => ops::swiglu(fused[0].forward(x, fast)),
-            (fused, false) => {
-                let gate_up = fused[0].forward(x, fast);
-                plain::swiglu(gate_up.clone().narrow(2, 0, width), gate_up.narrow(2, width, width))
+    /// `x` with the gated feed-forward block of its projections added.
+    fn gated(&self, mut gate_up: Vec<Tensor<3>>, x: Tensor<3>, shared: &Shared, generates: bool) -> Tensor<3> {
+        if shared.has(Optimization::Swiglu) {
+            let gate_up = if gate_up.len() == 1 { gate_up.remove(0) } else { Tensor::cat(gate_up, 2) };
+            if generates && shared.has(Optimization::Linear) {
+                return ops::fused_linear::swiglu_linear_add(gate_up, self.down.weight(), x);
             }
+            return shared.added(&self.down, ops::swiglu(gate_up), x, generates);
         }
+        let width = shared.config.intermediate_size;
+        let h = match gate_up.as_slice() {
+            [gate, up] => plain::swiglu(gate.clone(), up.clone()),
+            fused => plain::swiglu(fused[0].clone().narrow(2, 0, width), fused[0].clone().narrow(2, width, width)),
+        };
+        shared.added(&self.down, h, x, generates)
     }
 }
 
 /// `[batch, seq, heads * head_dim]` to `[batch, heads, seq, head_dim]`.
-fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
+pub(super) fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
     let [batch, seq, width] = x.dims();
     x.reshape([batch, seq, heads, width / heads]).swap_dims(1, 2)
 }

@@ -39,65 +39,36 @@ pub(super) struct ReplayedGeneration<'a> {
     decoder: &'a Decoder,
     caches: Held<Vec<LayerCache>>,
     length: usize,
-    /// Position of the next decode step, on the device; each step moves it on.
-    position: Held<Tensor<1, Int>>,
-    /// What `position` holds.
-    position_is: usize,
-    prefill: Option<Replay<'a, 2>>,
-    decode: Replay<'a, 2>,
+    prefill: Option<Replay<'a, Tensor<2>>>,
+    decode: Replay<'a, Tensor<2>>,
 }
 
 impl<'a> ReplayedGeneration<'a> {
     pub fn new(decoder: &'a Decoder, batch: usize, capacity: usize) -> Self {
         let shared = &decoder.shared;
         let caches = Held::new(decoder.caches(batch, capacity));
-        let position = Held::new(Tensor::zeros([1], &shared.device));
         let tables = match &shared.tables {
             Some(tables) => tables.clone(),
             None => shared.tables(0..capacity),
         };
-        let (held, at) = (caches.clone(), position.clone());
-        let step: Work<'a, 2> = Box::new(move |ids| {
-            let position = at.lock().clone();
-            let place = Place { tables: tables.at(&position), first: First::InTensor(position.clone()), row: 0 };
-            let logits = decoder.last_logits(ids, &place, &mut held.lock());
-            // The recording's own runs must not leave the cache.
-            let next = (position + 1).clamp_max(capacity as i64 - 1);
-            at.lock().inplace(|position| position.slice_assign(0..1, next));
-            logits
+        let held = caches.clone();
+        let step: Work<'a, Tensor<2>> = Box::new(move |ids, position| {
+            let place = Place { tables: tables.at(position), first: First::InTensor(position.clone()), row: 0 };
+            decoder.last_logits(ids, &place, &mut held.lock())
         });
-        let decode = Replay::new(&shared.device, step);
-        Self { decoder, caches, length: 0, position, position_is: 0, prefill: None, decode }
+        Self { decoder, caches, length: 0, prefill: None, decode: Replay::new(&shared.device, step) }
     }
 
     fn prefill(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
         let (decoder, [_, count]) = (self.decoder, ids.dims());
-        let same = |prefill: &Replay<2>| !prefill.is_new(&ids);
+        let same = |prefill: &Replay<Tensor<2>>| !prefill.is_new(&ids);
         if !self.prefill.as_ref().is_some_and(same) {
             let (place, caches) = (decoder.shared.place(0, count), self.caches.clone());
-            let work: Work<'a, 2> = Box::new(move |ids| decoder.last_logits(ids, &place, &mut caches.lock()));
+            let work: Work<'a, Tensor<2>> =
+                Box::new(move |ids, _| decoder.last_logits(ids, &place, &mut caches.lock()));
             self.prefill = Some(Replay::new(&decoder.shared.device, work));
         }
-        self.prefill.as_mut().expect("made above").run(ids)
-    }
-
-    fn step(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
-        if self.decode.is_new(&ids) {
-            self.move_to(self.length);
-            self.decode.record(ids.clone());
-            self.position_is = usize::MAX;
-        }
-        self.move_to(self.length);
-        self.position_is += 1;
-        self.decode.run(ids)
-    }
-
-    fn move_to(&mut self, position: usize) {
-        if self.position_is != position {
-            let there = Tensor::from_data([position as i64], &self.decoder.shared.device);
-            self.position.lock().inplace(|position| position.slice_assign(0..1, there));
-            self.position_is = position;
-        }
+        self.prefill.as_mut().expect("made above").run(ids, 0).clone()
     }
 }
 
@@ -106,7 +77,7 @@ impl Session for ReplayedGeneration<'_> {
         let [_, count] = ids.dims();
         let logits = match (self.length, count) {
             (0, _) => self.prefill(ids),
-            (_, 1) => self.step(ids),
+            (length, 1) => self.decode.run(ids, length).clone(),
             (length, _) => {
                 let place = self.decoder.shared.place(length, count);
                 self.decoder.last_logits(ids, &place, &mut self.caches.lock())
@@ -171,7 +142,7 @@ mod tests {
                 assert!(worst < 1e-12, "{variant}: {worst:e}");
             };
             for shift in 0..2 {
-                close(forward.run(ids(shift)), model.forward(ids(shift)));
+                close(forward.run(ids(shift), 0).clone(), model.forward(ids(shift)));
             }
             let Some(mut session) = model.replayed_session(2, 12) else {
                 assert_eq!(variant, "default", "only a growing cache cannot be recorded");

@@ -37,9 +37,9 @@ pub trait Model: Send + Sync {
 
     /// The forward pass on sequences of `seq` tokens as work that can be recorded: what it needs from the host is made
     /// now.
-    fn recordable(&self, seq: usize) -> Work<'_, 3> {
+    fn recordable(&self, seq: usize) -> Work<'_, Tensor<3>> {
         let _ = seq;
-        Box::new(|ids| self.forward(ids))
+        Box::new(|ids, _| self.forward(ids))
     }
 
     /// As [`Self::session`], its prefill and its decode steps recorded and replayed; `None` if the shapes of this

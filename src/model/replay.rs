@@ -2,58 +2,63 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Graph, Int, Tensor, capture};
 
-/// Work on token ids `[batch, count]` that reads nothing from the host, so that it can be recorded.
-pub type Work<'a, const D: usize> = Box<dyn FnMut(Tensor<2, Int>) -> Tensor<D> + Send + 'a>;
+use crate::ops::recorded_input;
+
+/// Work on token ids `[batch, count]` and a position `[1]` that reads nothing from the host, so that it can be recorded.
+pub type Work<'a, T> = Box<dyn FnMut(Tensor<2, Int>, &Tensor<1, Int>) -> T + Send + 'a>;
 
 /// Work that is recorded as a graph when it first meets a shape and replayed from then on; on a device without graphs
 /// it runs again each time.
-pub struct Replay<'a, const D: usize> {
+pub struct Replay<'a, T> {
     device: Device,
-    work: Arc<Mutex<Work<'a, D>>>,
-    recording: Option<Recording<'a, D>>,
+    work: Arc<Mutex<Work<'a, T>>>,
+    recording: Option<Recording<'a, T>>,
 }
 
-struct Recording<'a, const D: usize> {
-    /// What the graph reads: always the same buffer, written in place.
-    ids: Held<Tensor<2, Int>>,
-    graph: Graph<Tensor<D>, Box<dyn FnMut() -> Tensor<D> + Send + 'a>>,
+struct Recording<'a, T> {
+    /// What the graph reads, always in the same memory: ids and a position.
+    inputs: Held<(Tensor<2, Int>, Tensor<1, Int>)>,
+    graph: Graph<T, Box<dyn FnMut() -> T + Send + 'a>>,
 }
 
-impl<'a, const D: usize> Replay<'a, D> {
+impl<'a, T: 'a> Replay<'a, T> {
     /// Nothing is recorded yet.
     #[must_use]
-    pub fn new(device: &Device, work: Work<'a, D>) -> Self {
+    pub fn new(device: &Device, work: Work<'a, T>) -> Self {
         Self { device: device.clone(), work: Arc::new(Mutex::new(work)), recording: None }
     }
 
     /// Whether the next run with such ids would have to record first.
     pub fn is_new(&self, ids: &Tensor<2, Int>) -> bool {
-        self.recording.as_ref().is_none_or(|recording| recording.ids.lock().dims() != ids.dims())
+        self.recording.as_ref().is_none_or(|recording| recording.inputs.lock().0.dims() != ids.dims())
     }
 
-    /// Records the work for ids of this shape; it runs several times.
-    pub fn record(&mut self, ids: Tensor<2, Int>) {
-        self.recording = None;
-        let (ids, work) = (Held::new(ids), self.work.clone());
-        let read = ids.clone();
-        let run: Box<dyn FnMut() -> Tensor<D> + Send + 'a> = Box::new(move || {
-            let ids = read.lock().clone();
-            (work.lock().unwrap_or_else(PoisonError::into_inner))(ids)
-        });
-        self.recording = Some(Recording { ids, graph: capture(&self.device, run) });
-    }
-
-    /// The work's result for `ids`; the next run overwrites it.
-    pub fn run(&mut self, ids: Tensor<2, Int>) -> Tensor<D> {
+    /// The work's result for `ids` at `position`; the next run overwrites it. Ids of a new shape are recorded first,
+    /// for which the work runs several times.
+    pub fn run(&mut self, ids: Tensor<2, Int>, position: usize) -> &T {
         if self.is_new(&ids) {
-            self.record(ids.clone());
+            self.recording = None;
+            self.recording = Some(self.recorded(ids.clone(), position));
         }
         let recording = self.recording.as_mut().expect("recorded above");
-        let [batch, count] = ids.dims();
-        recording.ids.lock().inplace(|held| held.slice_assign([0..batch, 0..count], ids));
+        let mut inputs = recording.inputs.lock();
+        *inputs = recorded_input::place(inputs.clone(), ids, position);
+        drop(inputs);
         // SAFETY: what the graph reads and writes is owned by its closure, which lives as long; everything is issued
         // from this thread, and the result is a handle on a buffer that the graph keeps.
-        unsafe { recording.graph.replay() }.clone()
+        unsafe { recording.graph.replay() }
+    }
+
+    fn recorded(&self, ids: Tensor<2, Int>, position: usize) -> Recording<'a, T> {
+        let position = Tensor::from_data([position as i64], &self.device);
+        // Memory of its own: the caller may hold the ids.
+        let (inputs, work) = (Held::new((ids.zeros_like() + ids, position)), self.work.clone());
+        let read = inputs.clone();
+        let run: Box<dyn FnMut() -> T + Send + 'a> = Box::new(move || {
+            let (ids, position) = read.lock().clone();
+            (work.lock().unwrap_or_else(PoisonError::into_inner))(ids, &position)
+        });
+        Recording { inputs, graph: capture(&self.device, run) }
     }
 
     /// Whether the device replays a graph of its own.
