@@ -86,21 +86,24 @@ impl Model for Bigram {
         Box::new(Stateless(self))
     }
 
-    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
+    fn collect(&self, gradients: Gradients) -> GradientsParams {
+        GradientsParams::from_grads(gradients, self)
+    }
+
+    fn gradients(&self, gradients: &GradientsParams) -> BTreeMap<String, Array<f64>> {
         let array = |tensor: Tensor<2>| {
             let shape = tensor.dims().to_vec();
             Array { shape, values: tensor.into_data().iter::<f64>().collect() }
         };
-        let embedding = self.embedding.val().grad(gradients).map(array);
-        let head = self.head.val().grad(gradients).map(|gradient| array(gradient.transpose()));
+        let embedding = gradients.get::<2>(self.embedding.id).map(array);
+        let head = gradients.get::<2>(self.head.id).map(|gradient| array(gradient.transpose()));
         [("model.embed_tokens.weight", embedding), ("lm_head.weight", head)]
             .into_iter()
             .filter_map(|(name, gradient)| Some((name.to_owned(), gradient?)))
             .collect()
     }
 
-    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients) {
-        let gradients = GradientsParams::from_grads(gradients, self);
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: GradientsParams) {
         *self = optimizer.step(learning_rate, self.clone(), gradients);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use burn::optim::ModuleOptimizer;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Int, Tensor};
 use burnmark::model::{Array, Family, Model, Registry, Session, decoder_variants};
 
@@ -60,11 +60,15 @@ impl Model for Slowed {
         Box::new(SlowedSession { session: self.model.session(batch, capacity), share: self.share })
     }
 
-    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
+    fn collect(&self, gradients: Gradients) -> GradientsParams {
+        self.model.collect(gradients)
+    }
+
+    fn gradients(&self, gradients: &GradientsParams) -> BTreeMap<String, Array<f64>> {
         self.model.gradients(gradients)
     }
 
-    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients) {
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: GradientsParams) {
         self.model.apply(optimizer, learning_rate, gradients);
     }
 }

@@ -1,23 +1,20 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use burn::optim::{AdamWConfig, ModuleOptimizer};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burnmark_backend_api::{Backend, Capabilities, Origin};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::paths::paths;
+use super::training;
 use crate::backends;
 use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, run_steps};
 use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
-    Observation, Optimizer, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, TrainingSpec, Workload,
+    Observation, Phase, PhaseMemory, Precision, Reading, StepLaunches, StepSpec, Workload,
 };
-
-/// Learning rate of the optional optimiser step; what it is does not change what a step costs.
-const LEARNING_RATE: f64 = 1e-4;
 
 /// Steps that run once more under the device's clock.
 const DEVICE_CLOCK_STEPS: usize = 3;
@@ -36,7 +33,7 @@ pub(super) fn run(
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
     let bench = Bench { spec, registry, backend, device, origin, replays };
     if let Some(training) = &spec.workloads.training {
-        bench.training(training, emit)?;
+        training::run(&bench, training, emit)?;
     }
     if let Some(steps) = &spec.workloads.inference {
         bench.inference(steps, emit)?;
@@ -90,19 +87,19 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
     (if applied.is_empty() { "eager".to_owned() } else { applied.join(" + ") }, notes)
 }
 
-/// Element types of weights and of activations; with autodiff the weights are to be trained.
-pub(super) fn dtypes(precision: Precision, device: &Device) -> (DType, DType) {
+/// Element types of weights, which may be trained, and of activations.
+pub(super) fn dtypes(precision: Precision, trained: bool) -> (DType, DType) {
     match precision {
         Precision::F32 => (DType::F32, DType::F32),
         Precision::F64 => (DType::F64, DType::F64),
-        Precision::Mixed if device.is_autodiff() => (DType::F32, DType::BF16),
+        Precision::Mixed if trained => (DType::F32, DType::BF16),
         Precision::Mixed | Precision::Bf16 => (DType::BF16, DType::BF16),
     }
 }
 
 /// Fails where the device lacks an element type that a precision needs.
 pub(super) fn ensure_supported(precision: Precision, device: &Device) -> Result<(), Failure> {
-    let needed = [dtypes(precision, device), dtypes(precision, &device.clone().autodiff())];
+    let needed = [false, true].map(|trained| dtypes(precision, trained));
     match needed
         .iter()
         .flat_map(|(weights, activations)| [*weights, *activations])
@@ -119,37 +116,42 @@ pub(super) fn ensure_supported(precision: Precision, device: &Device) -> Result<
 }
 
 /// Random token ids `[batch, seq]`, made on the host before a clock starts.
-struct Ids<'a> {
+pub(super) struct Ids<'a> {
     random: StdRng,
     vocabulary: usize,
     device: &'a Device,
 }
 
 impl Ids<'_> {
-    fn next(&mut self, batch: usize, seq: usize) -> Tensor<2, Int> {
+    pub fn next(&mut self, batch: usize, seq: usize) -> Tensor<2, Int> {
         let ids: Vec<i64> = (0..batch * seq).map(|_| self.random.random_range(0..self.vocabulary) as i64).collect();
         Tensor::from_data(TensorData::new(ids, [batch, seq]), self.device)
     }
 }
 
 /// A cell on its open device.
-struct Bench<'a> {
-    spec: &'a CellSpec,
-    registry: &'a Registry,
-    backend: &'static dyn Backend,
-    device: Device,
+pub(super) struct Bench<'a> {
+    pub spec: &'a CellSpec,
+    pub registry: &'a Registry,
+    pub backend: &'static dyn Backend,
+    pub device: Device,
     origin: Origin,
-    /// Whether inference and generation are recorded as graphs and replayed.
-    replays: bool,
+    /// Whether work that can be recorded as a graph is, and replayed.
+    pub replays: bool,
 }
 
 impl Bench<'_> {
     /// Builds the model and reads what its weights take. The host's copy of them lives no longer than that, so that it
     /// counts for no workload.
-    fn model(&self, device: &Device, probe: &MemoryProbe) -> Result<(Box<dyn Model>, PhaseMemory), Failure> {
+    pub(super) fn model(
+        &self,
+        device: &Device,
+        trained: bool,
+        probe: &MemoryProbe,
+    ) -> Result<(Box<dyn Model>, PhaseMemory), Failure> {
         let build = || {
             let weights = Weights::seeded(&self.spec.model, self.spec.seed);
-            let (weight_dtype, dtype) = dtypes(self.spec.precision, device);
+            let (weight_dtype, dtype) = dtypes(self.spec.precision, trained);
             let request = BuildRequest {
                 variant: &self.spec.variant,
                 config: &self.spec.model,
@@ -164,65 +166,14 @@ impl Bench<'_> {
         Ok((model.map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))?, memory))
     }
 
-    fn ids<'a>(&self, device: &'a Device) -> Ids<'a> {
+    pub(super) fn ids<'a>(&self, device: &'a Device) -> Ids<'a> {
         let random = StdRng::seed_from_u64(self.spec.seed.wrapping_add(1));
         Ids { random, vocabulary: self.spec.model.vocab_size, device }
     }
 
-    fn training(&self, spec: &TrainingSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-        let device = self.device.clone().autodiff();
-        let probe = MemoryProbe::new(self.backend, &self.device);
-        let (mut model, weights) = self.model(&device, &probe)?;
-        let mut ids = self.ids(&device);
-        let mut input = || ids.next(self.spec.batch_size, self.spec.seq_length);
-        let clock = Clock::new(&self.device);
-        let mut optimizer: Option<ModuleOptimizer> = match spec.optimizer {
-            Optimizer::None => None,
-            Optimizer::Adamw => Some(AdamWConfig::new().init()),
-        };
-        let mut observation = self.sampled(Workload::Training, &spec.steps, &probe, emit, |_| {
-            let input = input();
-            match &mut optimizer {
-                None => {
-                    let (_gradients, total_ns) = clock.time(|| model.loss(input).backward())?;
-                    Ok(StepTimes { total_ns, ..StepTimes::default() })
-                }
-                Some(optimizer) => {
-                    let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
-                    let ((), optimizer_ns) = clock.time(|| model.apply(optimizer, LEARNING_RATE, gradients))?;
-                    let total_ns = backward_ns + optimizer_ns;
-                    Ok(StepTimes { total_ns, optimizer_ns: Some(optimizer_ns), ..StepTimes::default() })
-                }
-            }
-        })?;
-        let (loss, forward) = probe.phase(MemoryPhase::Forward, || model.loss(input()))?;
-        let (gradients, backward) = probe.phase(MemoryPhase::Backward, || loss.backward())?;
-        readable(loss)?;
-        drop(model.gradients(&gradients));
-        observation.memory_by_phase = vec![weights, forward, backward];
-        if let Some(optimizer) = &mut optimizer {
-            let step = || model.apply(optimizer, LEARNING_RATE, gradients);
-            observation.memory_by_phase.push(probe.phase(MemoryPhase::Optimizer, step)?.1);
-        }
-        self.watch(&mut observation, || {
-            let gradients = model.loss(input()).backward();
-            match &mut optimizer {
-                Some(optimizer) => {
-                    model.apply(optimizer, LEARNING_RATE, gradients);
-                    None
-                }
-                None => Some(gradients),
-            }
-        })?;
-        observation.paths = paths(&observation, model.own_kernels(Workload::Training));
-        drop((model, optimizer));
-        finish(observation, &probe, emit);
-        Ok(())
-    }
-
     fn inference(&self, steps: &StepSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
         let probe = MemoryProbe::new(self.backend, &self.device);
-        let (model, weights) = self.model(&self.device, &probe)?;
+        let (model, weights) = self.model(&self.device, false, &probe)?;
         let mut ids = self.ids(&self.device);
         let mut input = || ids.next(self.spec.batch_size, self.spec.seq_length);
         let clock = Clock::new(&self.device);
@@ -250,7 +201,7 @@ impl Bench<'_> {
 
     fn generation(&self, spec: &GenerationSpec, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
         let probe = MemoryProbe::new(self.backend, &self.device);
-        let (model, weights) = self.model(&self.device, &probe)?;
+        let (model, weights) = self.model(&self.device, false, &probe)?;
         let mut ids = self.ids(&self.device);
         let clock = Clock::new(&self.device);
         let mut series = GenerationSeries::default();
@@ -291,7 +242,7 @@ impl Bench<'_> {
     }
 
     /// Runs a workload's steps and tells what they took; what further steps are to tell is still missing.
-    fn sampled(
+    pub(super) fn sampled(
         &self,
         workload: Workload,
         steps: &StepSpec,
@@ -335,7 +286,7 @@ impl Bench<'_> {
     }
 
     /// Runs further steps, one to see its kernels and some under the device's own clock.
-    fn watch<R: Send + 'static>(
+    pub(super) fn watch<R: Send + 'static>(
         &self,
         observation: &mut Observation,
         mut step: impl FnMut() -> R + Send,
@@ -375,7 +326,7 @@ fn generate(
 
 /// Fails if a result cannot be read or is not finite. A launch that failed only taints what depends on it, and Burn
 /// says so to nobody but who reads that: times of such steps would count work that was never done.
-fn readable<const D: usize>(result: Tensor<D>) -> Result<(), Failure> {
+pub(super) fn readable<const D: usize>(result: Tensor<D>) -> Result<(), Failure> {
     let data = result.try_into_data().map_err(|error| {
         Failure::new(FailureKind::Crashed, format!("a kernel failed, so the steps did not do their work: {error}"))
     })?;
@@ -386,7 +337,7 @@ fn readable<const D: usize>(result: Tensor<D>) -> Result<(), Failure> {
 }
 
 /// Tells of a workload whose model is gone.
-fn finish(mut observation: Observation, probe: &MemoryProbe, emit: &mut dyn FnMut(Event)) {
+pub(super) fn finish(mut observation: Observation, probe: &MemoryProbe, emit: &mut dyn FnMut(Event)) {
     observation.memory.after_release = probe.after_release();
     emit(Event::Observed(observation));
 }

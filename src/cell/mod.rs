@@ -4,6 +4,7 @@ mod measure;
 mod operations;
 mod paths;
 mod reference;
+mod training;
 mod verify;
 
 use std::io::{self, Write};

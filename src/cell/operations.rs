@@ -41,7 +41,7 @@ pub(super) fn run(spec: &OperationsSpec, cache: Option<PathBuf>, emit: &mut dyn 
     let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
     emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
-    let (_, dtype) = dtypes(spec.precision, &device);
+    let (_, dtype) = dtypes(spec.precision, false);
     let bench = Bench { spec, backend, device, dtype };
     emit(Event::Peaks(bench.peaks()?));
     for operation in &spec.operations {

@@ -7,6 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::measure::{dtypes, ensure_supported};
 use super::reference::Reference;
+use super::training::Steps;
 use crate::backends;
 use crate::model::{Array, BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{Check, Event, Failure, FailureKind, ModelConfig, Precision, TuningCache, VerifyReport, VerifySpec};
@@ -33,6 +34,8 @@ struct Replayed {
     forward: (f64, usize),
     /// Where the variant's decode can be recorded.
     decode: Option<(f64, usize)>,
+    /// Worst relative L2 of a replayed training step's loss and gradients against those of one that was not recorded.
+    training: Option<f64>,
 }
 
 /// The inputs every variant gets.
@@ -77,10 +80,13 @@ pub(super) fn run(
         }
         let mut own = |what: &str, worst| checks.push(own_check(variant, what, worst, spec.tolerance.logits));
         own("cached decode", computed.decode);
-        if let Some(Replayed { forward, decode }) = computed.replayed {
+        if let Some(Replayed { forward, decode, training }) = computed.replayed {
             own("replayed forward", forward);
             if let Some(worst) = decode {
                 own("replayed decode", worst);
+            }
+            if let Some(error) = training {
+                checks.push(own_training_check(variant, error, spec.tolerance.gradients));
             }
         }
         if expected.is_none() {
@@ -132,9 +138,9 @@ fn compute(
     device: &Device,
     replays: bool,
 ) -> Result<Computed, Failure> {
-    let build = |device: &Device| {
+    let build = |device: &Device, trained: bool| {
         let (config, weights) = (&inputs.config, &inputs.weights);
-        let (weight_dtype, dtype) = dtypes(spec.precision, device);
+        let (weight_dtype, dtype) = dtypes(spec.precision, trained);
         let request = BuildRequest { variant, config, weights, weight_dtype, dtype, device };
         registry
             .build(&spec.family, &request)
@@ -143,18 +149,20 @@ fn compute(
     let ids = |device: &Device| -> Tensor<2, Int> {
         Tensor::from_data(TensorData::new(inputs.ids.clone(), [inputs.batch, inputs.seq]), device)
     };
-    let (loss, gradients) = {
-        let device = device.clone().autodiff();
-        let model = build(&device)?;
-        let loss = model.loss(ids(&device));
-        let gradients = model.gradients(&loss.backward());
-        (host(loss)[0], gradients)
-    };
-    let model = build(device)?;
+    let by_hand = registry.trains_by_hand(&spec.family, variant);
+    let trained_on = if by_hand { device.clone() } else { device.clone().autodiff() };
+    let trained = build(&trained_on, true)?;
+    let computed = Steps::of(trained.as_ref(), by_hand.then_some(inputs.seq), &trained_on, false).run(ids(&trained_on));
+    let (loss, gradients) = (host(computed.loss())[0], computed.gradients(trained.as_ref()));
+    let gradients = trained.gradients(&gradients);
+    let training = (replays && by_hand).then(|| replayed_training(trained.as_ref(), &ids(device), loss, &gradients));
+    drop(trained);
+    let model = build(device, false)?;
     let full = model.forward(ids(device));
     let mut session = model.session(inputs.batch, inputs.seq);
     let decode = decode(session.as_mut(), &ids(device), &full, inputs);
-    let replayed = replays.then(|| replayed(model.as_ref(), &ids(device), &full, inputs));
+    let replayed = replays
+        .then(|| Replayed { training: training.flatten(), ..replayed(model.as_ref(), &ids(device), &full, inputs) });
     let greedy = greedy(model.as_ref(), ids(device), inputs);
     Ok(Computed { logits: host(full), loss, gradients, greedy, decode, replayed })
 }
@@ -186,7 +194,26 @@ fn replayed(model: &dyn Model, ids: &Tensor<2, Int>, full: &Tensor<3>, inputs: &
         let mut again = || decode(session.as_mut(), ids, full, inputs);
         worse(again(), again())
     });
-    Replayed { forward: (error, inputs.seq - 1), decode }
+    Replayed { forward: (error, inputs.seq - 1), decode, training: None }
+}
+
+/// Replays a training step, on other ids first; `None` if the model cannot be trained so.
+fn replayed_training(
+    model: &dyn Model,
+    ids: &Tensor<2, Int>,
+    loss: f64,
+    gradients: &BTreeMap<String, Array<f64>>,
+) -> Option<f64> {
+    let [_, seq] = ids.dims();
+    let mut step = Replay::new(&ids.device(), model.training_step(seq)?);
+    step.run(ids.zeros_like(), 0);
+    let step = step.run(ids.clone(), 0);
+    let replayed = model.gradients(&step.gradients);
+    let of_loss = relative_l2(&host(step.loss.clone()), &[loss]);
+    let errors = gradients.iter().map(|(name, expected)| {
+        replayed.get(name).map_or(f64::NAN, |gradient| relative_l2(&gradient.values, &expected.values))
+    });
+    Some(errors.fold(of_loss, |worst, error| worse((worst, 0), (error, 0)).0))
 }
 
 /// The larger of two errors; not-a-number is larger than every number.
@@ -256,6 +283,14 @@ fn own_check(variant: &str, what: &str, (error, position): (f64, usize), toleran
         tolerance,
         passed: error <= tolerance,
         note: Some(format!("at every position, worst at {position}")),
+    }
+}
+
+fn own_training_check(variant: &str, error: f64, tolerance: f64) -> Check {
+    Check {
+        against: "its own step, not recorded".to_owned(),
+        note: Some("loss and every gradient, the worst of them".to_owned()),
+        ..own_check(variant, "replayed training", (error, 0), tolerance)
     }
 }
 

@@ -9,10 +9,12 @@ use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 
+use super::backward::training_step;
 use super::cache::LayerCache;
 use super::generation::{Generation, ReplayedGeneration};
+use super::heads::{Qkv, join_heads, split_heads};
 use super::layers::{Linear, Norm, Source, host};
-use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, Work, plain};
+use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, TrainingStep, Work, plain};
 use crate::ops;
 use crate::ops::attention::{Heads, later_slots};
 use crate::ops::precision::in_type;
@@ -21,24 +23,24 @@ use crate::spec::{ModelConfig, Workload};
 
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
-    embedding: Param<Tensor<2>>,
-    layers: Vec<Layer>,
-    norm: Norm,
-    head: Linear,
+    pub embedding: Param<Tensor<2>>,
+    pub layers: Vec<Layer>,
+    pub norm: Norm,
+    pub head: Linear,
     #[module(skip)]
     pub shared: Shared,
 }
 
 #[derive(Module, Debug)]
-struct Layer {
-    attn_norm: Norm,
+pub(super) struct Layer {
+    pub attn_norm: Norm,
     /// Query, key and value projections, in this order: one matrix or three.
-    qkv: Vec<Linear>,
-    output: Linear,
-    mlp_norm: Norm,
+    pub qkv: Vec<Linear>,
+    pub output: Linear,
+    pub mlp_norm: Norm,
     /// Gate and up-projection, in this order: one matrix or two.
-    gate_up: Vec<Linear>,
-    down: Linear,
+    pub gate_up: Vec<Linear>,
+    pub down: Linear,
 }
 
 /// What all layers use.
@@ -128,15 +130,29 @@ impl Decoder {
 
     /// Final hidden states `[batch, seq, hidden]` of `ids [batch, seq]`.
     fn hidden(&self, ids: Tensor<2, Int>, place: &Place, caches: Option<&mut [LayerCache]>) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        let x = self.embedding.val().select(0, ids.reshape([batch * seq]));
-        let mut x = in_type(x.reshape([batch, seq, self.shared.config.hidden_size]), self.shared.dtype);
+        let mut x = self.embedded(ids);
         let mut caches = caches.map(|caches| caches.iter_mut());
         for layer in &self.layers {
             let cache = caches.as_mut().and_then(Iterator::next);
             x = layer.forward(x, place, cache, &self.shared);
         }
         x
+    }
+
+    /// Rows of the embedding, `[batch, seq, hidden]`.
+    pub fn embedded(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, seq] = ids.dims();
+        let x = self.embedding.val().select(0, ids.reshape([batch * seq]));
+        in_type(x.reshape([batch, seq, self.shared.config.hidden_size]), self.shared.dtype)
+    }
+
+    /// What each position of `ids [batch, seq]` is to predict, `[batch * seq]`, -1 for the last of a sequence; and how
+    /// many positions count.
+    pub fn targets(ids: Tensor<2, Int>) -> (Tensor<1, Int>, usize) {
+        let [batch, seq] = ids.dims();
+        let nothing = Tensor::full([batch, 1], -1, &ids.device());
+        let targets = Tensor::cat(vec![ids.narrow(1, 1, seq - 1), nothing], 1).reshape([batch * seq]);
+        (targets, batch * (seq - 1))
     }
 
     /// Logits `[batch, vocabulary]` of the last of `ids [batch, count]`.
@@ -190,10 +206,9 @@ impl Model for Decoder {
         let [batch, seq] = ids.dims();
         let place = self.shared.place(0, seq);
         let hidden = self.shared.norm(&self.norm, self.hidden(ids.clone(), &place, None));
-        let nothing = Tensor::full([batch, 1], -1, &ids.device());
-        let targets = Tensor::cat(vec![ids.narrow(1, 1, seq - 1), nothing], 1).reshape([batch * seq]);
+        let (targets, count) = Self::targets(ids);
         let hidden = hidden.reshape([batch * seq, self.shared.config.hidden_size]);
-        ops::linear_cross_entropy(hidden, self.head.weight(), targets, batch * (seq - 1))
+        ops::linear_cross_entropy(hidden, self.head.weight(), targets, count)
     }
 
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
@@ -210,11 +225,21 @@ impl Model for Decoder {
         fixed.then(|| Box::new(ReplayedGeneration::new(self, batch, capacity)) as Box<dyn Session>)
     }
 
+    fn training_step(&self, seq: usize) -> Option<Work<'_, TrainingStep>> {
+        let place = self.shared.place(0, seq);
+        let by_hand = self.shared.has(Optimization::Backward);
+        by_hand.then(|| Box::new(move |ids, _: &_| training_step(self, ids, &place)) as Work<'_, TrainingStep>)
+    }
+
     fn own_kernels(&self, workload: Workload) -> Vec<(String, &'static [&'static str])> {
         self.shared.optimizations.own_kernels(workload)
     }
 
-    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>> {
+    fn collect(&self, gradients: Gradients) -> GradientsParams {
+        GradientsParams::from_grads(gradients, self)
+    }
+
+    fn gradients(&self, gradients: &GradientsParams) -> BTreeMap<String, Array<f64>> {
         let mut to = BTreeMap::new();
         let matrix = |linear: &Linear, to: &mut BTreeMap<_, _>| {
             if let Some(gradient) = linear.gradient(gradients) {
@@ -222,11 +247,11 @@ impl Model for Decoder {
             }
         };
         let vector = |norm: &Norm, to: &mut BTreeMap<_, _>| {
-            if let Some(gradient) = norm.weight.val().grad(gradients) {
+            if let Some(gradient) = gradients.get(norm.weight.id) {
                 norm.export(gradient, to);
             }
         };
-        if let Some(gradient) = self.embedding.val().grad(gradients) {
+        if let Some(gradient) = gradients.get::<2>(self.embedding.id) {
             let shape = gradient.dims().to_vec();
             to.insert(EMBEDDING.to_owned(), Array { shape, values: host(gradient) });
         }
@@ -242,18 +267,17 @@ impl Model for Decoder {
         to
     }
 
-    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients) {
-        let gradients = GradientsParams::from_grads(gradients, self);
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: GradientsParams) {
         *self = optimizer.step(learning_rate, self.clone(), gradients);
     }
 }
 
 impl Shared {
-    fn has(&self, optimization: Optimization) -> bool {
+    pub fn has(&self, optimization: Optimization) -> bool {
         self.optimizations.has(optimization)
     }
 
-    fn norm(&self, norm: &Norm, x: Tensor<3>) -> Tensor<3> {
+    pub fn norm(&self, norm: &Norm, x: Tensor<3>) -> Tensor<3> {
         let (weight, eps) = (norm.weight.val(), self.config.rms_norm_eps);
         if self.has(Optimization::RmsNorm) { ops::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }
@@ -270,6 +294,44 @@ impl Shared {
         }
         let h = self.norm(norm, x);
         linears.iter().map(|linear| linear.forward(h.clone(), fast)).collect()
+    }
+
+    /// Gate and up-projection as [`Self::swiglu`] wants them: side by side in one tensor, or in two.
+    pub fn gate_up(&self, mut projected: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
+        let width = self.config.intermediate_size;
+        match (projected.len(), self.has(Optimization::Swiglu)) {
+            (2, true) => vec![Tensor::cat(projected, 2)],
+            (1, false) => {
+                let both = projected.remove(0);
+                vec![both.clone().narrow(2, 0, width), both.narrow(2, width, width)]
+            }
+            _ => projected,
+        }
+    }
+
+    /// The gated block of [`Self::gate_up`], `[batch, seq, intermediate]`.
+    pub fn swiglu(&self, mut gate_up: Vec<Tensor<3>>) -> Tensor<3> {
+        let first = gate_up.remove(0);
+        if self.has(Optimization::Swiglu) { ops::swiglu(first) } else { plain::swiglu(first, gate_up.remove(0)) }
+    }
+
+    /// Gradients of gate and up-projection, in as many tensors as there are projections.
+    pub fn swiglu_backward(
+        &self,
+        mut gate_up: Vec<Tensor<3>>,
+        gradient: Tensor<3>,
+        projections: usize,
+    ) -> Vec<Tensor<3>> {
+        let (width, first) = (self.config.intermediate_size, gate_up.remove(0));
+        if self.has(Optimization::Swiglu) {
+            let both = ops::swiglu::swiglu_backward(first, gradient);
+            if projections == 1 {
+                return vec![both];
+            }
+            return vec![both.clone().narrow(2, 0, width), both.narrow(2, width, width)];
+        }
+        let (d_gate, d_up) = plain::swiglu_backward(first, gate_up.remove(0), gradient);
+        if projections == 1 { vec![Tensor::cat(vec![d_gate, d_up], 2)] } else { vec![d_gate, d_up] }
     }
 
     /// `residual` plus the product of `x`.
@@ -296,43 +358,6 @@ impl Shared {
     }
 }
 
-/// Query, key and value of every position: side by side in a row, or apart.
-#[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "lives for one expression")]
-pub(super) enum Qkv {
-    /// `[batch, seq, packed * head_dim]`.
-    Packed(Tensor<3>),
-    /// `[batch, seq, heads * head_dim]` each.
-    Apart([Tensor<3>; 3]),
-}
-
-impl Qkv {
-    /// From one projection, or from three.
-    pub fn of(projected: Vec<Tensor<3>>) -> Self {
-        match <[Tensor<3>; 3]>::try_from(projected) {
-            Ok(parts) => Self::Apart(parts),
-            Err(mut one) => Self::Packed(one.remove(0)),
-        }
-    }
-
-    pub fn packed(self) -> Tensor<3> {
-        match self {
-            Self::Packed(qkv) => qkv,
-            Self::Apart(parts) => Tensor::cat(parts.to_vec(), 2),
-        }
-    }
-
-    pub fn apart(self, config: &ModelConfig) -> [Tensor<3>; 3] {
-        let (hidden, kv) = (config.hidden_size, config.kv_size());
-        match self {
-            Self::Packed(qkv) => {
-                [(0, hidden), (hidden, kv), (hidden + kv, kv)].map(|(first, width)| qkv.clone().narrow(2, first, width))
-            }
-            Self::Apart(parts) => parts,
-        }
-    }
-}
-
 impl Layer {
     fn forward(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
         let generates = cache.is_some();
@@ -345,15 +370,7 @@ impl Layer {
 
     /// Attention heads before the output projection, `[batch, seq, hidden]`.
     fn attend(qkv: Qkv, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
-        let heads = shared.heads;
-        let qkv = if shared.has(Optimization::Rope) {
-            Qkv::Packed(ops::rope(qkv.packed(), &at.tables, heads.query + heads.key_value, at.row))
-        } else {
-            let [q, k, v] = qkv.apart(&shared.config);
-            let (cos, sin) = at.tables.clone().into_parts();
-            let turned = |x, heads| plain::rope(x, cos.clone(), sin.clone(), heads);
-            Qkv::Apart([turned(q, heads.query), turned(k, heads.key_value), v])
-        };
+        let (heads, qkv) = (shared.heads, qkv.turned(at, shared));
         match (shared.has(Optimization::Attention), cache) {
             (true, None) => ops::attention(qkv.packed(), heads),
             (true, Some(cache)) => {
@@ -393,31 +410,11 @@ impl Layer {
     }
 
     /// `x` with the gated feed-forward block of its projections added.
-    fn gated(&self, mut gate_up: Vec<Tensor<3>>, x: Tensor<3>, shared: &Shared, generates: bool) -> Tensor<3> {
-        if shared.has(Optimization::Swiglu) {
-            let gate_up = if gate_up.len() == 1 { gate_up.remove(0) } else { Tensor::cat(gate_up, 2) };
-            if generates && shared.has(Optimization::Linear) {
-                return ops::fused_linear::swiglu_linear_add(gate_up, self.down.weight(), x);
-            }
-            return shared.added(&self.down, ops::swiglu(gate_up), x, generates);
+    fn gated(&self, projected: Vec<Tensor<3>>, x: Tensor<3>, shared: &Shared, generates: bool) -> Tensor<3> {
+        let mut gate_up = shared.gate_up(projected);
+        if generates && shared.has(Optimization::Linear) && shared.has(Optimization::Swiglu) {
+            return ops::fused_linear::swiglu_linear_add(gate_up.remove(0), self.down.weight(), x);
         }
-        let width = shared.config.intermediate_size;
-        let h = match gate_up.as_slice() {
-            [gate, up] => plain::swiglu(gate.clone(), up.clone()),
-            fused => plain::swiglu(fused[0].clone().narrow(2, 0, width), fused[0].clone().narrow(2, width, width)),
-        };
-        shared.added(&self.down, h, x, generates)
+        shared.added(&self.down, shared.swiglu(gate_up), x, generates)
     }
-}
-
-/// `[batch, seq, heads * head_dim]` to `[batch, heads, seq, head_dim]`.
-pub(super) fn split_heads(x: Tensor<3>, heads: usize) -> Tensor<4> {
-    let [batch, seq, width] = x.dims();
-    x.reshape([batch, seq, heads, width / heads]).swap_dims(1, 2)
-}
-
-/// `[batch, heads, seq, head_dim]` to `[batch, seq, heads * head_dim]`.
-fn join_heads(x: Tensor<4>) -> Tensor<3> {
-    let [batch, heads, seq, head_dim] = x.dims();
-    x.swap_dims(1, 2).reshape([batch, seq, heads * head_dim])
 }

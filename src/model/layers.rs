@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::{Array, BuildRequest};
 use crate::ops;
@@ -17,7 +18,7 @@ pub(super) struct Source {
 /// One or more Hugging Face matrices side by side, `[in, sum of out]`.
 #[derive(Module, Debug)]
 pub(super) struct Linear {
-    weight: Param<Tensor<2>>,
+    pub weight: Param<Tensor<2>>,
     #[module(skip)]
     sources: Vec<Source>,
     #[module(skip)]
@@ -50,8 +51,8 @@ impl Linear {
     }
 
     /// The weight's gradient, if it has one.
-    pub fn gradient(&self, gradients: &Gradients) -> Option<Tensor<2>> {
-        self.weight.val().grad(gradients)
+    pub fn gradient(&self, gradients: &GradientsParams) -> Option<Tensor<2>> {
+        gradients.get(self.weight.id)
     }
 
     /// `x [batch, seq, in]` to `[batch, seq, out]`; `fast` through our operation, else through Burn's.

@@ -1,8 +1,10 @@
 //! Models: the trait a workload runs, the registry that names them, and the built-in decoder.
 
+mod backward;
 mod cache;
 mod decoder;
 mod generation;
+mod heads;
 mod layers;
 mod optimization;
 pub(crate) mod plain;
@@ -12,7 +14,7 @@ mod weights;
 
 use std::collections::BTreeMap;
 
-use burn::optim::ModuleOptimizer;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Int, Tensor};
 
 use crate::spec::Workload;
@@ -21,6 +23,15 @@ pub use optimization::{Optimization, Optimizations, decoder_variants};
 pub use registry::{BuildError, BuildRequest, Family, Registry};
 pub use replay::{Replay, Work};
 pub use weights::{Array, Weights};
+
+/// What a training step computes.
+#[derive(Debug)]
+pub struct TrainingStep {
+    /// Mean next-token cross-entropy `[1]`.
+    pub loss: Tensor<1>,
+    /// Of every parameter.
+    pub gradients: GradientsParams,
+}
 
 /// A causal language model as the workloads use it.
 ///
@@ -57,11 +68,21 @@ pub trait Model: Send + Sync {
         Vec::new()
     }
 
+    /// Training on sequences of `seq` tokens without autodiff, as work that can be recorded: what it needs from the host
+    /// is made now. `None` if this model leaves its backward pass to autodiff; see [`Family::training_by_hand`].
+    fn training_step(&self, seq: usize) -> Option<Work<'_, TrainingStep>> {
+        let _ = seq;
+        None
+    }
+
+    /// What autodiff computed, by parameter: `GradientsParams::from_grads(gradients, self)` for a Burn module.
+    fn collect(&self, gradients: Gradients) -> GradientsParams;
+
     /// Gradients under their Hugging Face names and shapes, however this model lays its weights out.
-    fn gradients(&self, gradients: &Gradients) -> BTreeMap<String, Array<f64>>;
+    fn gradients(&self, gradients: &GradientsParams) -> BTreeMap<String, Array<f64>>;
 
     /// Lets `optimizer` update the weights with a step's gradients.
-    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: Gradients);
+    fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: GradientsParams);
 }
 
 /// Generation in progress: a model and its key-value cache.

@@ -21,13 +21,15 @@ pub enum Optimization {
     KvCache,
     /// Loss through [`crate::ops::linear_cross_entropy()`]: no logits of the whole batch.
     Loss,
+    /// Training's backward pass by hand instead of by autodiff, so that a step can be recorded.
+    Backward,
     /// Generation projects the last position alone to logits.
     LastLogits,
 }
 
 impl Optimization {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FusedWeights,
         Self::Linear,
         Self::RmsNorm,
@@ -36,6 +38,7 @@ impl Optimization {
         Self::Attention,
         Self::KvCache,
         Self::Loss,
+        Self::Backward,
         Self::LastLogits,
     ];
 }
@@ -59,7 +62,9 @@ impl Optimization {
                 &[&["AttentionForward", "MatrixForward"], &["AttentionDecode", "AttentionDecodeAt"]]
             }
             (Self::Loss, Workload::Training) => &[&["CrossEntropyRows"]],
-            (Self::FusedWeights | Self::Linear | Self::KvCache | Self::Loss | Self::LastLogits, _) => &[],
+            (Self::FusedWeights | Self::Linear | Self::KvCache | Self::Loss | Self::Backward | Self::LastLogits, _) => {
+                &[]
+            }
         }
     }
 }
@@ -75,6 +80,7 @@ impl fmt::Display for Optimization {
             Self::Attention => "attention",
             Self::KvCache => "kv-cache",
             Self::Loss => "loss",
+            Self::Backward => "backward",
             Self::LastLogits => "last-logits",
         })
     }

@@ -2,7 +2,7 @@ use burn::tensor::{DType, Device};
 use thiserror::Error;
 
 use super::decoder::Decoder;
-use super::{Model, Optimizations, Weights, decoder_variants};
+use super::{Model, Optimization, Optimizations, Weights, decoder_variants};
 use crate::spec::ModelConfig;
 
 /// What a family gets to build a model from.
@@ -18,7 +18,7 @@ pub struct BuildRequest<'a> {
     pub weight_dtype: DType,
     /// Element type of activations and matrix products; weights of another type are converted in every pass.
     pub dtype: DType,
-    /// Where the model lives; with autodiff if it is to be trained.
+    /// Where the model lives; with autodiff if it is to be trained, and not by hand.
     pub device: &'a Device,
 }
 
@@ -48,6 +48,7 @@ pub enum BuildError {
     Weights(String),
 }
 
+type ByHand = dyn Fn(&str) -> bool + Send + Sync;
 type Build = dyn Fn(&BuildRequest) -> Result<Box<dyn Model>, BuildError> + Send + Sync;
 
 /// A model with its variants, which compute the same in different ways.
@@ -55,6 +56,7 @@ pub struct Family {
     name: String,
     variants: Vec<String>,
     build: Box<Build>,
+    by_hand: Box<ByHand>,
 }
 
 impl Family {
@@ -68,7 +70,15 @@ impl Family {
             name: name.to_owned(),
             variants: variants.iter().map(|&name| name.to_owned()).collect(),
             build: Box::new(build),
+            by_hand: Box::new(|_| false),
         }
+    }
+
+    /// The variants that `is_by_hand` is true for are trained through [`Model::training_step`], on a device without
+    /// autodiff.
+    #[must_use]
+    pub fn training_by_hand(self, is_by_hand: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self { by_hand: Box::new(is_by_hand), ..self }
     }
 }
 
@@ -84,7 +94,10 @@ impl Default for Registry {
             let optimizations = Optimizations::of_variant(request.variant).expect("the registry checked the variant");
             Ok(Box::new(Decoder::new(request, optimizations)?))
         });
-        Self(vec![decoder])
+        let by_hand = |variant: &str| {
+            Optimizations::of_variant(variant).is_some_and(|optimizations| optimizations.has(Optimization::Backward))
+        };
+        Self(vec![decoder.training_by_hand(by_hand)])
     }
 }
 
@@ -101,6 +114,12 @@ impl Registry {
     #[must_use]
     pub fn families(&self) -> Vec<(String, Vec<String>)> {
         self.0.iter().map(|family| (family.name.clone(), family.variants.clone())).collect()
+    }
+
+    /// Whether a variant is trained through [`Model::training_step`].
+    #[must_use]
+    pub fn trains_by_hand(&self, family: &str, variant: &str) -> bool {
+        self.0.iter().any(|candidate| candidate.name == family && (candidate.by_hand)(variant))
     }
 
     /// Builds a variant of a family.

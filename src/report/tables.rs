@@ -100,6 +100,7 @@ fn phase_name(phase: MemoryPhase) -> &'static str {
         MemoryPhase::Weights => "weights",
         MemoryPhase::Forward => "forward",
         MemoryPhase::Backward => "backward",
+        MemoryPhase::Step => "forward and backward",
         MemoryPhase::Optimizer => "optimiser",
         MemoryPhase::Prefill => "prefill",
         MemoryPhase::Decode => "decode",

@@ -57,6 +57,8 @@ pub enum MemoryPhase {
     Forward,
     /// Backward pass.
     Backward,
+    /// Forward and backward pass, where they are one piece of work.
+    Step,
     /// Optimiser step.
     Optimizer,
     /// A prompt into the key-value cache.

@@ -76,8 +76,18 @@ fn variants_are_held_against_each_other_at_any_size() {
 #[test]
 fn every_optimisation_alone_computes_the_same() {
     let world = World::new();
-    let names =
-        ["fused-weights", "linear", "rms-norm", "rope", "swiglu", "attention", "kv-cache", "loss", "last-logits"];
+    let names = [
+        "fused-weights",
+        "linear",
+        "rms-norm",
+        "rope",
+        "swiglu",
+        "attention",
+        "kv-cache",
+        "loss",
+        "backward",
+        "last-logits",
+    ];
     let both = names.iter().flat_map(|name| [format!("example-without-{name}"), format!("default-with-{name}")]);
     let variants = ["default".to_owned()].into_iter().chain(both).collect::<Vec<_>>().join(",");
     let (code, out, err) = ran(&mut world.burnmark(&["verify", "--reference", &golden(), "--variants", &variants]));

@@ -167,6 +167,32 @@ pub fn attention(qkv: Tensor<3>, heads: Heads) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as AttentionOps>::packed_attention(qkv.into_dispatch(), heads))
 }
 
+/// What [`attention_backward`] reads again of an [`attention`].
+#[derive(Clone, Debug)]
+pub struct SavedAttention {
+    qkv: Tensor<3>,
+    out: Tensor<3>,
+    /// What the backend adds, of whatever shape: `[batch, seq, query]` with CubeCL, nothing with flex.
+    more: FloatTensor<Dispatch>,
+    heads: Heads,
+}
+
+/// [`attention`], and what its gradient wants.
+#[must_use]
+pub fn attention_saving(qkv: Tensor<3>, heads: Heads) -> (Tensor<3>, SavedAttention) {
+    let (out, more) = <Dispatch as AttentionOps>::packed_attention_saving(qkv.clone().into_dispatch(), heads);
+    let out = Tensor::from_dispatch(out);
+    (out.clone(), SavedAttention { qkv, out, more, heads })
+}
+
+/// Gradient of [`attention`]'s `qkv` from that of its result.
+#[must_use]
+pub fn attention_backward(saved: SavedAttention, gradient: Tensor<3>) -> Tensor<3> {
+    let SavedAttention { qkv, out, more, heads } = saved;
+    let (qkv, out, gradient) = (qkv.into_dispatch(), out.into_dispatch(), gradient.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as AttentionOps>::packed_attention_backward(qkv, out, more, gradient, heads))
+}
+
 /// Causal attention of the newest positions on a preallocated key-value cache; see
 /// [`CachedAttentionOps::cached_attention`] for shapes. Not differentiable.
 #[must_use]

@@ -86,3 +86,12 @@ pub fn linear_add<const D: usize>(x: Tensor<D>, weight: Tensor<2>, residual: Ten
         residual.into_dispatch(),
     ))
 }
+
+/// Gradients of [`linear`]'s `x [.., in]` and `weight [in, out]` from that of its result.
+#[must_use]
+pub fn linear_backward<const D: usize>(x: Tensor<D>, weight: Tensor<2>, gradient: Tensor<D>) -> (Tensor<D>, Tensor<2>) {
+    let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
+    let d_weight = <Dispatch as LinearOps>::linear_weight_gradient(gradient.clone(), x);
+    let d_x = <Dispatch as LinearOps>::linear_input_gradient(gradient, weight);
+    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
+}

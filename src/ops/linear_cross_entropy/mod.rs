@@ -86,3 +86,17 @@ pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tenso
         count,
     ))
 }
+
+/// [`linear_cross_entropy`], and the gradients of `hidden` and `weight`.
+#[must_use]
+pub fn linear_cross_entropy_with_gradients(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    count: usize,
+) -> (Tensor<1>, Tensor<2>, Tensor<2>) {
+    let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
+    let (loss, d_hidden, d_weight) =
+        <Dispatch as LinearCrossEntropyOps>::linear_cross_entropy_with_gradients(hidden, weight, targets, count);
+    (Tensor::from_dispatch(loss), Tensor::from_dispatch(d_hidden), Tensor::from_dispatch(d_weight))
+}

@@ -54,3 +54,16 @@ pub trait RmsNormOps: Backend {
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, eps: f64) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as RmsNormOps>::rms_norm(x.into_dispatch(), weight.into_dispatch(), eps))
 }
+
+/// Gradients of [`rms_norm`]'s `x` and `weight` from that of its result.
+#[must_use]
+pub fn rms_norm_backward<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    gradient: Tensor<D>,
+    eps: f64,
+) -> (Tensor<D>, Tensor<1>) {
+    let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
+    let (d_x, d_weight) = <Dispatch as RmsNormOps>::rms_norm_backward(x, weight, gradient, eps);
+    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
+}

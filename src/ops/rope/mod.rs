@@ -100,12 +100,17 @@ impl RopeTables {
 /// `x [batch, seq, width]` with its first `heads` heads rotated to positions `first..first + seq`.
 #[must_use]
 pub fn rope(x: Tensor<3>, tables: &RopeTables, heads: usize, first: usize) -> Tensor<3> {
-    Tensor::from_dispatch(<Dispatch as RopeOps>::rope(
-        x.into_dispatch(),
-        tables.cos.clone().into_dispatch(),
-        tables.sin.clone().into_dispatch(),
-        heads,
-        first,
-        Turn::Forward,
-    ))
+    turned(x, tables, heads, first, Turn::Forward)
+}
+
+/// Gradient of [`rope`]'s `x` from that of its result: the rotation back.
+#[must_use]
+pub fn rope_backward(gradient: Tensor<3>, tables: &RopeTables, heads: usize, first: usize) -> Tensor<3> {
+    turned(gradient, tables, heads, first, Turn::Back)
+}
+
+fn turned(x: Tensor<3>, tables: &RopeTables, heads: usize, first: usize, turn: Turn) -> Tensor<3> {
+    let (cos, sin) = tables.clone().into_parts();
+    let (x, cos, sin) = (x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as RopeOps>::rope(x, cos, sin, heads, first, turn))
 }

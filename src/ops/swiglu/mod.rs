@@ -60,3 +60,10 @@ pub trait SwigluOps: Backend {
 pub fn swiglu<const D: usize>(gate_up: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu(gate_up.into_dispatch()))
 }
+
+/// Gradient of [`swiglu`]'s `gate_up [.., 2 n]` from that of its result.
+#[must_use]
+pub fn swiglu_backward<const D: usize>(gate_up: Tensor<D>, gradient: Tensor<D>) -> Tensor<D> {
+    let (gate_up, gradient) = (gate_up.into_dispatch(), gradient.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as SwigluOps>::swiglu_backward(gate_up, gradient))
+}
