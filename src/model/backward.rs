@@ -5,7 +5,7 @@
 
 use burn::module::Param;
 use burn::optim::GradientsParams;
-use burn::tensor::{IndexingUpdateOp, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
 use super::decoder::{Decoder, Layer, Place, Shared};
 use super::heads::{Qkv, join_heads, split_heads};
@@ -67,10 +67,9 @@ impl Collected<'_> {
 
     /// Each row of the table gets what the positions that read it got.
     fn embedding(&mut self, table: &Param<Tensor<2>>, ids: Tensor<2, Int>, gradient: Tensor<3>) {
-        let [batch, seq, width] = gradient.dims();
-        let rows = table.val();
-        let gradient = in_type(gradient.reshape([batch * seq, width]), rows.dtype());
-        let sums = rows.zeros_like().select_assign(0, ids.reshape([batch * seq]), gradient, IndexingUpdateOp::Add);
+        let ([batch, seq, width], [vocabulary, _]) = (gradient.dims(), table.dims());
+        let (gradient, ids) = (gradient.reshape([batch * seq, width]), ids.reshape([batch * seq]));
+        let sums = ops::embedding::embedding_gradient(gradient, ids, vocabulary, table.val().dtype());
         self.add(table, sums);
     }
 }
@@ -106,7 +105,7 @@ impl<'a> SavedLinear<'a> {
     fn backward(self, gradient: Tensor<3>, to: &mut Collected) -> Tensor<3> {
         let Self { linear, weight, x } = self;
         let (d_x, d_weight) = if to.shared.has(Optimization::Linear) {
-            ops::linear::linear_backward(x, weight, gradient)
+            ops::linear::linear_backward(x, weight, gradient, linear.weight.val().dtype())
         } else {
             let rows = |x: &Tensor<3>| {
                 let [batch, seq, width] = x.dims();

@@ -13,6 +13,7 @@ pub mod cache;
 mod composed;
 #[cfg(feature = "cubecl")]
 mod cube;
+pub mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod fused_linear;

@@ -3,15 +3,12 @@
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
-use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 
 use super::kernels::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use super::matrix_kernels::{
-    MatrixTile, PAIR, PLANE, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients,
-};
+use super::matrix_kernels::{MatrixTile, PAIR, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients};
 use super::packed::Packed;
-use crate::ops::cube::{accumulator, element};
+use crate::ops::cube::{accumulator, element, multiplies};
 
 /// What a cube works on at a time.
 #[derive(Clone, Copy, Debug)]
@@ -207,15 +204,9 @@ impl Tile {
 impl MatrixTile {
     /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
     pub fn of(client: &Client, at: &Packed, dtype: DType, passing: usize) -> Option<Self> {
-        let (properties, hardware) = (client.properties(), &client.properties().hardware);
-        let (float, wide) = (element(dtype), element(DType::F32));
-        let product = MmaConfig { a_type: float, b_type: float, cd_type: wide, m: 16, n: 8, k: 16 };
-        let matmul = &properties.features.matmul;
-        let planes = hardware.plane_size_min as usize == PLANE && hardware.plane_size_max as usize == PLANE;
         // Wider heads leave fewer registers for what passes by.
         let most = if at.head_dim > 64 { 32 } else { 64 };
         let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && passing <= most;
-        let can = planes && fits && matmul.mma.contains(&product) && matmul.ldmatrix.contains(&float);
-        can.then_some(Self { planes: 4, passing, sizes: at.sizes() })
+        (fits && multiplies(client, dtype)).then_some(Self { planes: 4, passing, sizes: at.sizes() })
     }
 }

@@ -3,6 +3,7 @@
 //! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
 //! element type is.
 
+mod matrix_product;
 mod product;
 
 use burn::backend::TensorMetadata;
@@ -17,7 +18,8 @@ use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
-pub(crate) use product::product;
+pub(crate) use matrix_product::multiplies;
+pub(crate) use product::{product, product_in};
 
 /// Units of a cube that works through elements one by one.
 const UNITS: u32 = 256;

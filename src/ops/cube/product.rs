@@ -7,7 +7,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::DType;
 use burn_cubecl::CubeTuneId;
-use burn_cubecl::kernel::matmul::{MatmulStrategy, init_matmul_output, matmul};
+use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
@@ -22,21 +22,32 @@ use cubek::matmul::routine::BlueprintStrategy::Inferred;
 use cubek::matmul::tune_key::{MatmulAutotuneKey, MatmulGlobalScale};
 use cubek::std::InputBinding;
 
-use super::tunes;
+use super::{matrix_product, new_tensor, tunes};
+
+/// Tiles of our own kernel, rows x columns x depth; each takes less than 48 KiB of a cube's memory.
+const TILES: [[usize; 3]; 3] = [[64, 64, 64], [128, 64, 32], [128, 128, 32]];
 
 type Factors = (CubeTensor, CubeTensor, CubeTensor);
 
 static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
 
-/// `a [m, k]` times `b [k, n]`, of one element type.
+/// `a [m, k]` times `b [k, n]`, of one element type, which the result has as well.
 pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
-    let (client, dtype) = (a.client.clone(), a.dtype);
-    if !multiplies(&client, dtype) || a.shape().num_elements() * b.shape().num_elements() == 0 {
+    let dtype = a.dtype;
+    product_in(a, b, dtype)
+}
+
+/// As [`product`], the result rounded to `dtype` alone.
+pub(crate) fn product_in(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
+    let client = a.client.clone();
+    if !multiplies(&client, a.dtype) || a.shape().num_elements() * b.shape().num_elements() == 0 {
         let product = matmul(a, b, None, MatmulStrategy::Autotune, dtype);
         return product.expect("one of the tuner's kernels always works");
     }
-    let out = init_matmul_output(&a, &b, dtype);
-    if !tunes() && launch(&simple(false), a.clone(), b.clone(), out.clone()).is_ok() {
+    let shape = [a.shape()[0], b.shape()[1]];
+    let out = new_tensor(&a, shape, dtype);
+    let small = || matrix_product::launch(&a, &b, &out, TILES[0]);
+    if !tunes() && (small().is_ok() || launch(&simple(false), a.clone(), b.clone(), out.clone()).is_ok()) {
         return out;
     }
     let id = CubeTuneId::new(&client, &a.device);
@@ -52,7 +63,7 @@ fn multiplies(client: &Client, dtype: DType) -> bool {
     dtype.size() == 2 && products.any(|product| product.a_type == float && product.cd_type == wide)
 }
 
-/// The candidates: one stage of memory for small products, two for large ones.
+/// The candidates: kernels of our own, and CubeCL's with one stage of memory, for large products also with two.
 fn kernels() -> TunableSet<MatmulAutotuneKey, Factors, ()> {
     let double = Strategy::DoubleCyclicMma(Inferred(DoubleBufferingArgs { specialized: false, tile_matmul: Mma }));
     let ordered = Strategy::OrderedDoubleMma(Inferred(OrderedSelectionArgs {
@@ -66,7 +77,11 @@ fn kernels() -> TunableSet<MatmulAutotuneKey, Factors, ()> {
     let large = TuneGroup::new("large", move |key: &MatmulAutotuneKey| if is_large(key) { 1 } else { -1 });
     let candidates = [(simple(false), &any), (simple(true), &any), (double, &large), (ordered, &large)];
     let of_inputs = |_: &MatmulAutotuneKey, (a, b, out): &Factors| (a.clone(), b.clone(), out.copy());
-    candidates.into_iter().fold(TunableSet::new(key, of_inputs), |set, (strategy, group)| {
+    let own = TILES.into_iter().fold(TunableSet::new(key, of_inputs), |set, tile| {
+        let launched = move |(a, b, out): Factors| matrix_product::launch(&a, &b, &out, tile);
+        set.with(Tunable::new(&format!("tiles of {} x {}", tile[0], tile[1]), launched).group(&any, |_| 1))
+    });
+    candidates.into_iter().fold(own, |set, (strategy, group)| {
         let name = strategy.to_string();
         let launched = move |(a, b, out): Factors| launch(&strategy, a, b, out);
         set.with(Tunable::new(&name, launched).group(group, |_| 1))
@@ -80,8 +95,8 @@ fn simple(multi_rows: bool) -> Strategy {
 
 fn launch(strategy: &Strategy, a: CubeTensor, b: CubeTensor, out: CubeTensor) -> Result<(), String> {
     let client = out.client.clone();
-    let element = dtype_to_storage_type(out.dtype);
-    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: element, rhs: element, out: element });
+    let [element, of_out] = [&a, &out].map(|tensor| dtype_to_storage_type(tensor.dtype));
+    let mut elements = MatmulElems::from_globals(&MatmulGlobalElems { lhs: element, rhs: element, out: of_out });
     let [a, b] = [a, b].map(|factor| InputBinding::new(factor.binding(), element));
     let strategy = strategy.clone().into();
     launch_ref(&strategy, &client, a, b, out.binding(), &mut elements).map_err(|error| format!("{error:?}"))

@@ -97,6 +97,8 @@ struct Product {
     vector: usize,
     /// Vectors of a row of the result.
     vectors: usize,
+    /// From one row of the weight to the next, in vectors.
+    row: usize,
 }
 
 impl Product {
@@ -109,14 +111,15 @@ impl Product {
         let vectors = output / vector;
         let team = Team::new(&client, UNITS);
         let bytes = accumulator(x.dtype).size() * rows * (input + team.units * vector);
-        let whole = team.units.is_power_of_two() && weight.is_contiguous() && x.dtype == weight.dtype;
-        if rows == 0 || rows > MOST_ROWS || bytes > SHARED_BYTES || !whole || output == 0 {
+        let (strides, same) = (weight.meta.strides(), x.dtype == weight.dtype && team.units.is_power_of_two());
+        let row_major = strides[1] == 1 && strides[0].is_multiple_of(vector);
+        if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > SHARED_BYTES || !same || !row_major {
             return None;
         }
         let [fewest, most] = LANES;
         let lanes = (vectors / CUBES).next_power_of_two().clamp(fewest, most);
         let form = Form { team, rows, input, lanes, before, adds: false };
-        Some(Self { client, form, vector, vectors })
+        Some(Self { client, form, vector, vectors, row: strides[0] / vector })
     }
 
     fn launch(
@@ -147,6 +150,7 @@ impl Product {
             y.clone().into_buffer_arg(),
             InputScalar::new(eps, element(wide)),
             self.vectors,
+            self.row,
             form,
             types,
         );
@@ -163,6 +167,7 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
     y: &mut [Vector<F, N>],
     eps: InputScalar,
     vectors: usize,
+    weight_row: usize,
     #[comptime] form: Form,
     #[define(F, W, A)] _types: [ElemType; 3],
 ) {
@@ -184,7 +189,7 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
     }
     if column < vectors {
         for i in range_stepped(share, input, shares) {
-            let w = Vector::<A, N>::cast_from(weight[i * vectors + column]);
+            let w = Vector::<A, N>::cast_from(weight[i * weight_row + column]);
             #[unroll]
             for row in 0..rows {
                 sums[row] += w * Vector::new(factors[row * input + i]);

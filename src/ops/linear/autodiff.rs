@@ -1,3 +1,4 @@
+use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn_autodiff::Autodiff;
 use burn_autodiff::checkpoint::base::Checkpointer;
@@ -48,7 +49,8 @@ fn propagate<B: LinearOps>(
     grads: &mut Gradients,
 ) {
     if let (Some(node), Some(x)) = (weight_node, x) {
-        grads.register::<B>(node, B::linear_weight_gradient(gradient.clone(), x));
+        let dtype = x.dtype();
+        grads.register::<B>(node, B::linear_weight_gradient(gradient.clone(), x, dtype));
     }
     if let (Some(node), Some(weight)) = (x_node, weight) {
         grads.register::<B>(node, B::linear_input_gradient(gradient, weight));

@@ -3,10 +3,11 @@
 use burn::backend::TensorMetadata;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 
 use super::LinearOps;
-use crate::ops::cube::product;
+use crate::ops::cube::{product, product_in};
 use crate::ops::primitive::{as_rows, with_last};
 
 impl LinearOps for CubeBackend {
@@ -19,7 +20,7 @@ impl LinearOps for CubeBackend {
         Self::packed_linear(gradient, Self::float_transpose(weight))
     }
 
-    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        product(Self::float_transpose(as_rows::<Self>(x)), as_rows::<Self>(gradient))
+    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+        product_in(Self::float_transpose(as_rows::<Self>(x)), as_rows::<Self>(gradient), dtype)
     }
 }

@@ -7,7 +7,7 @@ use crate::ops::flex::{
     Matrix, MatrixMut, Real, contiguous, multiply_parallel, new_tensor, owned_storage, slice,
     transposed_vector_products,
 };
-use crate::ops::primitive::with_last;
+use crate::ops::primitive::{rounded, with_last};
 
 impl LinearOps for Flex {
     fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
@@ -39,12 +39,13 @@ impl LinearOps for Flex {
         }
     }
 
-    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match gradient.dtype() {
+    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+        let d_weight = match gradient.dtype() {
             DType::F32 => weight_gradient::<f32>(gradient, x),
             DType::F64 => weight_gradient::<f64>(gradient, x),
             _ => generic::weight_gradient::<Self>(gradient, x),
-        }
+        };
+        rounded::<Self>(d_weight, dtype)
     }
 }
 

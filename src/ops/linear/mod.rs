@@ -19,12 +19,15 @@ mod libtorch;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 #[cfg(feature = "cubecl")]
 use burn::tensor::Shape;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
+use crate::ops::primitive::rounded;
 #[cfg(feature = "cubecl")]
 use crate::ops::primitive::with_last;
 
@@ -64,10 +67,11 @@ pub trait LinearOps: Backend {
         generic::input_gradient::<Self>(gradient, weight)
     }
 
-    /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`.
-    #[fusion(dtype = x, shape = Shape::new([width(x), width(gradient)]))]
-    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        generic::weight_gradient::<Self>(gradient, x)
+    /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`, in the type of the weight, which may be wider
+    /// than what products are made in.
+    #[fusion(meta = |gradient, x, dtype| TensorSpec::new(Shape::new([width(&x.shape), width(&gradient.shape)]), *dtype))]
+    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+        rounded::<Self>(generic::weight_gradient::<Self>(gradient, x), dtype)
     }
 }
 
@@ -87,11 +91,16 @@ pub fn linear_add<const D: usize>(x: Tensor<D>, weight: Tensor<2>, residual: Ten
     ))
 }
 
-/// Gradients of [`linear`]'s `x [.., in]` and `weight [in, out]` from that of its result.
+/// Gradients of [`linear`]'s `x [.., in]` and `weight [in, out]` from that of its result, the latter in `dtype`.
 #[must_use]
-pub fn linear_backward<const D: usize>(x: Tensor<D>, weight: Tensor<2>, gradient: Tensor<D>) -> (Tensor<D>, Tensor<2>) {
+pub fn linear_backward<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    gradient: Tensor<D>,
+    dtype: DType,
+) -> (Tensor<D>, Tensor<2>) {
     let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
-    let d_weight = <Dispatch as LinearOps>::linear_weight_gradient(gradient.clone(), x);
+    let d_weight = <Dispatch as LinearOps>::linear_weight_gradient(gradient.clone(), x, dtype);
     let d_x = <Dispatch as LinearOps>::linear_input_gradient(gradient, weight);
     (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
 }

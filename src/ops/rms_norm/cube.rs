@@ -8,11 +8,15 @@ use cubecl::prelude::*;
 
 use super::RmsNormOps;
 use crate::ops::cube::{
-    Team, accumulator, cube_sum, cubes, element, new_tensor, one_each, row_major, rows_and_columns, vector_size,
+    Team, accumulator, cube_sum, cubes, element, new_tensor, row_major, rows_and_columns, vector_size,
 };
 
 /// Cubes that share the rows of a backward pass: each leaves one partial sum of the weight's gradient.
 const BACKWARD_CUBES: usize = 256;
+
+/// Vectors of the weight's gradient that a cube sums, and units that share the parts of each.
+const SUM_LANES: usize = 16;
+const SUM_SHARES: usize = 16;
 
 impl RmsNormOps for CubeBackend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
@@ -74,7 +78,8 @@ impl RmsNormOps for CubeBackend {
             team,
             [element(dtype), element(weight.dtype), element(wide)],
         );
-        let (count, dim) = one_each(&client, columns / vector);
+        let team = Team::new(&client, SUM_LANES * SUM_SHARES);
+        let (count, dim) = cubes(&client, (columns / vector).div_ceil(SUM_LANES), team.units);
         sum_of_rows::launch(
             &client,
             count,
@@ -83,6 +88,7 @@ impl RmsNormOps for CubeBackend {
             partial.into_buffer_arg(),
             dw.clone().into_buffer_arg(),
             parts,
+            team.units,
             [element(weight.dtype), element(wide)],
         );
         (dx, dw)
@@ -189,21 +195,31 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     }
 }
 
-/// `[parts, n]` to `[n]`.
+/// `[parts, n]` to `[n]`: a cube some columns, its units sharing out the parts.
 #[cube(launch)]
 fn sum_of_rows<W: Float, A: Float, N: Size>(
     partial: &[Vector<A, N>],
     to: &mut [Vector<W, N>],
     parts: usize,
+    #[comptime] units: usize,
     #[define(W, A)] _types: [ElemType; 2],
 ) {
-    if ABSOLUTE_POS >= to.len() {
-        terminate!();
-    }
-    let vectors = to.len();
+    let (vectors, unit) = (to.len(), UNIT_POS as usize);
+    let shares = comptime!(units / SUM_LANES);
+    let (share, column) = (unit / SUM_LANES, CUBE_POS * SUM_LANES + unit % SUM_LANES);
     let mut sum = Vector::<A, N>::new(A::new(0.0));
-    for part in 0..parts {
-        sum += partial[part * vectors + ABSOLUTE_POS];
+    if column < vectors {
+        for part in range_stepped(share, parts, shares) {
+            sum += partial[part * vectors + column];
+        }
     }
-    to[ABSOLUTE_POS] = Vector::cast_from(sum);
+    let mut sums = Shared::<[Vector<A, N>]>::new_slice(units);
+    sums[unit] = sum;
+    sync_cube();
+    if share == 0 && column < vectors {
+        for other in 1..shares {
+            sum += sums[other * SUM_LANES + unit];
+        }
+        to[column] = Vector::cast_from(sum);
+    }
 }
