@@ -39,6 +39,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Tuning { command: TuningCommand::Clear }) => cmd::tuning::clear(),
         Some(Command::Config { command: ConfigCommand::Show(arguments) }) => cmd::config_show(arguments),
         Some(Command::Config { command: ConfigCommand::Schema }) => print(&pretty(&config::schema())),
+        Some(Command::Schema { layout }) => print(&pretty(&layout.schema())),
         Some(Command::Completions { shell }) => cmd::completions(*shell),
         Some(Command::Man) => cmd::man(),
         Some(Command::Cell) => return cell::serve(registry),

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Rule;
 use crate::config::Flags;
-use crate::record::Metric;
+use crate::record::{Layout, Metric};
 use crate::spec::{Mode, Operation, Optimizer, Precision, TuningCache, Workload};
 
 const EXIT_CODES: &str = "\
@@ -70,6 +70,12 @@ pub enum Command {
         /// Which.
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Print the JSON Schema of the files that this program writes
+    Schema {
+        /// Of which
+        #[arg(value_enum, default_value_t, value_name = "LAYOUT")]
+        layout: Layout,
     },
     /// Print what completes this program's flags in a shell
     Completions {
@@ -270,6 +276,8 @@ pub enum ReportFormat {
     /// The summary of a run
     #[default]
     Console,
+    /// The file itself; one of an older version is lifted to the present layout
+    Json,
     /// Tables for issues and commits
     Markdown,
     /// A line for each time of each cell

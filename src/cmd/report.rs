@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use super::CommandError;
-use super::output::print;
+use super::output::{pretty, print};
 use crate::cli::{ReportArgs, ReportFormat};
 use crate::record::store;
 use crate::report::{Style, console, csv, html, markdown};
@@ -11,6 +11,7 @@ pub(crate) fn run(arguments: &ReportArgs) -> Result<ExitCode, CommandError> {
     let results = store::read(&arguments.file)?;
     let text = match arguments.format {
         ReportFormat::Console => console::summary(&results, Style::default()),
+        ReportFormat::Json => pretty(&results),
         ReportFormat::Markdown => markdown::document(&results),
         ReportFormat::Csv => csv::lines(&results),
         ReportFormat::Html => html::page(&results),

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Execution, GenerationFigures, StepFigures, TuningRecord, Warmup};
@@ -5,28 +6,18 @@ use crate::runner::Collected;
 use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observation, Workload, Workloads};
 
 /// What was observed of one workload, and the figures derived from it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkloadRecord<Figures> {
-    /// Derived; can be computed again from the observation.
+    /// Derived; can be computed again from the rounds.
     pub figures: Figures,
-    /// Raw, of the first round.
-    pub observation: Observation,
-    /// Raw, of every further round: the same work in another process.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub further_rounds: Vec<Observation>,
+    /// Raw: the same work in one process after the other. There is at least one.
+    #[schemars(length(min = 1))]
+    pub rounds: Vec<Observation>,
 }
 
 impl<Figures> WorkloadRecord<Figures> {
-    /// Every round's observation.
-    pub fn rounds(&self) -> impl Iterator<Item = &Observation> {
-        std::iter::once(&self.observation).chain(&self.further_rounds)
-    }
-
     fn of(rounds: Vec<Observation>, figures: impl Fn(&Observation) -> Figures) -> Option<Self> {
-        let figures = figures(&pooled(&rounds)?);
-        let mut rounds = rounds.into_iter();
-        let observation = rounds.next()?;
-        Some(Self { figures, observation, further_rounds: rounds.collect() })
+        Some(Self { figures: figures(&pooled(&rounds)?), rounds })
     }
 }
 
@@ -50,7 +41,7 @@ fn pooled(rounds: &[Observation]) -> Option<Observation> {
 }
 
 /// The workloads of a cell that were completed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkloadRecords {
     /// Training.
     pub training: Option<WorkloadRecord<StepFigures>>,
@@ -73,14 +64,14 @@ impl WorkloadRecords {
 
     /// Every observation of every round.
     fn observations(&self) -> impl Iterator<Item = &Observation> {
-        let steps = [&self.training, &self.inference].into_iter().flatten().flat_map(WorkloadRecord::rounds);
-        steps.chain(self.generation.iter().flat_map(WorkloadRecord::rounds))
+        let steps = [&self.training, &self.inference].into_iter().flatten().flat_map(|record| &record.rounds);
+        steps.chain(self.generation.iter().flat_map(|record| &record.rounds))
     }
 
     /// The first round's observation of each workload that is here.
     pub fn first_rounds(&self) -> impl Iterator<Item = &Observation> {
-        let steps = [&self.training, &self.inference].into_iter().flatten().map(|record| &record.observation);
-        steps.chain(self.generation.iter().map(|record| &record.observation))
+        let steps = [&self.training, &self.inference].into_iter().flatten().filter_map(|record| record.rounds.first());
+        steps.chain(self.generation.iter().filter_map(|record| record.rounds.first()))
     }
 
     /// Whole steps of each workload that is here.
@@ -150,7 +141,7 @@ pub(crate) struct Total<'a> {
 }
 
 /// How a cell ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum CellOutcome {
     /// Every workload asked for is complete.
@@ -184,9 +175,9 @@ fn one() -> usize {
 }
 
 /// One cell of the plan after it has been run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CellRecord {
-    /// [`CellSpec::id`] of `spec`.
+    /// Name of `spec` that is unique and stable between runs.
     pub id: String,
     /// What was asked for.
     pub spec: CellSpec,

@@ -1,10 +1,11 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CellRecord, GenerationFigures, StepFigures};
 use crate::spec::{CellSpec, Mode};
 
 /// The sizes and settings of the comparison at the top level, under their classic names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassicConfig {
     /// Sequences per training and inference step.
     pub batch_size: usize,
@@ -68,7 +69,7 @@ impl ClassicConfig {
 /// The figures of one side of a comparison.
 ///
 /// Every path is always there: a workload without figures has nulls, each with its reason beside it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassicModel {
     /// Id of the cell the figures are of.
     pub cell: Option<String>,

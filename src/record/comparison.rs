@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gate::Verdict;
@@ -6,7 +7,7 @@ use crate::spec::CellSpec;
 use crate::stats::{RatioInterval, Verdict as Claim};
 
 /// Training or inference of the optimised model against the baseline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepComparison {
     /// `baseline mean time / optimised mean time`.
     pub speedup: Option<f64>,
@@ -49,7 +50,7 @@ impl StepComparison {
 }
 
 /// Generation of the optimised model against the baseline.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationComparison {
     /// `baseline mean per-token latency / optimised mean per-token latency`.
     pub speedup: Option<f64>,
@@ -104,7 +105,7 @@ impl GenerationComparison {
 }
 
 /// The optimised model against the baseline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Comparison {
     /// Whether the correctness gate holds for both sides; if it does not, there are figures only if the user has
     /// disabled the gate.
@@ -165,7 +166,7 @@ impl Comparison {
 }
 
 /// One pair of cells that the plan compares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PairRecord {
     /// Id of the baseline's cell.
     pub baseline: String,

@@ -3,11 +3,12 @@ use std::env::consts;
 use std::fmt::Display;
 use std::thread;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 /// Versions of the crates that the figures depend on most.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Versions {
     /// This program.
     pub burnmark: String,
@@ -18,7 +19,7 @@ pub struct Versions {
 /// Where and with what a run was made; nothing that names the machine or its user.
 ///
 /// A fact that could not be found out is null, with the reason under its name in `missing`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Environment {
     /// Crate versions.
     pub versions: Versions,

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{Observation, Reading};
@@ -15,7 +16,7 @@ const GROWTH_SHARE: f64 = 0.01;
 const GROWTH_BYTES: f64 = 1_048_576.0;
 
 /// The steps before the first sample.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Warmup {
     /// How many.
     pub steps: usize,
@@ -67,7 +68,7 @@ fn median(times: &[u64]) -> Option<f64> {
 }
 
 /// How a step ran on the device; a generation's step is a whole iteration.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Execution {
     /// Whether a recorded graph was replayed; null where that was not to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,7 +141,7 @@ impl Execution {
 }
 
 /// Whether what is in use grows from sample to sample.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryGrowth {
     /// Slope of the least-squares line through what is in use after each sample, in bytes a step.
     pub bytes_per_step: Option<f64>,

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Execution, MemoryGrowth, Warmup};
@@ -9,7 +10,7 @@ const MS_PER_S: f64 = 1e3;
 const BYTES_PER_MB: f64 = 1_048_576.0;
 
 /// Statistics of a series of wall-clock times, in milliseconds (`nanoseconds / 10^6`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Times {
     /// Number of times the figures are made of.
     pub count: usize,
@@ -63,7 +64,7 @@ impl Times {
 }
 
 /// Memory of one workload, in MB of 2^20 bytes (`bytes / 1048576`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Memory {
     /// Highest in use while samples were taken.
     pub peak_mb: Option<f64>,
@@ -141,7 +142,7 @@ fn reasons_for_gaps(memory: &MemoryObservation) -> Option<String> {
 }
 
 /// Work done per second, from the mean time of a sample.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Throughput {
     /// Sequences per second: `sequences per sample / (mean_ms / 1000)`.
     pub samples_per_sec: Option<f64>,
@@ -177,7 +178,7 @@ impl Throughput {
 const NO_SAMPLES: &str = "no sample was taken";
 
 /// Derived figures of training or inference.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepFigures {
     /// Of whole steps.
     pub wall_clock_time: Times,
@@ -222,7 +223,7 @@ impl StepFigures {
 }
 
 /// Whole iterations of generation, prompt included.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TotalGeneration {
     /// Mean time of an iteration, in milliseconds.
     pub mean_ms: Option<f64>,
@@ -256,7 +257,7 @@ impl TotalGeneration {
 }
 
 /// Derived figures of generation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationFigures {
     /// Prompt in, logits of the first new token out.
     pub first_token_latency: Times,

@@ -1,9 +1,10 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{CellSpec, Check, Failure, FailureKind, VerifyReport, VerifySpec};
 
 /// Whether figures may be compared without proof that both sides compute the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GatePolicy {
     /// No comparison without a passed gate.
@@ -14,7 +15,7 @@ pub enum GatePolicy {
 }
 
 /// How a correctness gate ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum GateOutcome {
     /// Every check passed.
@@ -35,7 +36,7 @@ pub enum GateOutcome {
 }
 
 /// One correctness gate after it has been run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GateRecord {
     /// What was asked for.
     pub spec: VerifySpec,
@@ -105,7 +106,7 @@ impl GateRecord {
 }
 
 /// How far a cell's model computes from what it was held against.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// Id of the cell.
     pub cell: String,

@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::PairRecord;
@@ -5,7 +6,7 @@ use crate::spec::CellSpec;
 
 /// What one optimisation earns: alone, on top of none, and last, on top of all others. The two differ where
 /// optimisations need or replace each other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LadderStep {
     /// The optimisation.
     pub optimization: String,

@@ -49,12 +49,12 @@ impl Metric {
             }
             _ => ms(&seen.samples_ns),
         };
-        let rounds: Option<Vec<&Observation>> = match self {
-            Self::Training => workloads.training.as_ref().map(|record| record.rounds().collect()),
-            Self::Inference => workloads.inference.as_ref().map(|record| record.rounds().collect()),
-            Self::FirstToken | Self::PerToken => workloads.generation.as_ref().map(|record| record.rounds().collect()),
+        let rounds = match self {
+            Self::Training => workloads.training.as_ref().map(|record| &record.rounds),
+            Self::Inference => workloads.inference.as_ref().map(|record| &record.rounds),
+            Self::FirstToken | Self::PerToken => workloads.generation.as_ref().map(|record| &record.rounds),
         };
-        rounds.unwrap_or_default().into_iter().map(samples).filter(|samples| !samples.is_empty()).collect()
+        rounds.into_iter().flatten().map(samples).filter(|samples| !samples.is_empty()).collect()
     }
 
     /// Peak memory of its workload, in MB of 2^20 bytes, with its source.

@@ -17,10 +17,12 @@ mod ladder;
 mod metric;
 mod operations;
 mod results;
+mod schema;
 pub mod store;
 #[cfg(test)]
 mod tests;
 mod tuning;
+mod upgrade;
 
 pub use cell::{CellOutcome, CellRecord, WorkloadRecord, WorkloadRecords};
 pub use classic::{ClassicConfig, ClassicModel};
@@ -33,4 +35,5 @@ pub use ladder::LadderStep;
 pub use metric::Metric;
 pub use operations::{OperationsRecord, OperationsResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
+pub use schema::Layout;
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

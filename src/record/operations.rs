@@ -1,10 +1,11 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Environment;
 use crate::spec::{Applied, DeviceReport, Failure, OperationObservation, OperationsSpec, Peaks};
 
 /// Operations measured by one child at one size.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationsRecord {
     /// What was asked for.
     pub spec: OperationsSpec,
@@ -22,7 +23,7 @@ pub struct OperationsRecord {
 }
 
 /// The results file of `burnmark ops`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationsResults {
     /// Version of this layout.
     pub schema_version: u32,

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::gate::{Agreement, Verdict, agreements, judge};
@@ -12,8 +13,8 @@ use super::{
 };
 use crate::spec::CellSpec;
 
-/// Version of the results file; a reader refuses any other.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the results file. Files of an older one are lifted to it when they are read (`upgrade.rs`).
+pub const SCHEMA_VERSION: u32 = 2;
 
 const NO_PAIR: &str = "the plan compares no two cells";
 
@@ -35,9 +36,10 @@ pub struct Setup {
 }
 
 /// The results file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Results {
-    /// [`SCHEMA_VERSION`].
+    /// Version of this layout.
+    #[schemars(extend("const" = SCHEMA_VERSION))]
     pub schema_version: u32,
     /// When the run began, RFC 3339 in UTC.
     pub timestamp: String,

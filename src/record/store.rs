@@ -9,6 +9,7 @@ use serde_json::error::Category;
 use tempfile::{Builder, NamedTempFile};
 use thiserror::Error;
 
+use super::upgrade::lifted;
 use super::{Results, SCHEMA_VERSION};
 
 /// Why results could not be written or read.
@@ -97,10 +98,10 @@ pub enum StoreError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// The file was written by another version of this program.
+    /// The file was written by a later version of this program, or by none.
     #[error(
-        "results file `{path}`: has schema version {found}, this program reads version {SCHEMA_VERSION}; use the \
-         program that wrote it, or move it away and run again"
+        "results file `{path}`: has schema version {found}, this program reads versions 1 to {SCHEMA_VERSION}; use the \
+         program that wrote it or a later one, or move it away and run again"
     )]
     OtherVersion {
         /// The file.
@@ -132,7 +133,7 @@ pub fn write_text(path: &Path, text: &str) -> Result<(), StoreError> {
     target.replace(|to| to.write_all(text.as_bytes())).map_err(|error| target.error(error))
 }
 
-/// Reads a results file.
+/// Reads a results file of this version or an older one.
 pub fn read(path: &Path) -> Result<Results, StoreError> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -149,10 +150,15 @@ pub fn read(path: &Path) -> Result<Results, StoreError> {
         _ => StoreError::Read { path: path.to_owned(), source },
     })?;
     let versioned: Versioned = serde_json::from_str(&text).map_err(malformed)?;
-    if versioned.schema_version != SCHEMA_VERSION {
-        return Err(StoreError::OtherVersion { path: path.to_owned(), found: versioned.schema_version });
+    if versioned.schema_version == SCHEMA_VERSION {
+        return serde_json::from_str(&text).map_err(malformed);
     }
-    serde_json::from_str(&text).map_err(malformed)
+    let version = versioned.schema_version.as_u64().and_then(|version| u32::try_from(version).ok());
+    let older = serde_json::from_str(&text).map_err(malformed)?;
+    match version.and_then(|version| lifted(older, version)) {
+        Some(results) => serde_json::from_value(results.into()).map_err(malformed),
+        None => Err(StoreError::OtherVersion { path: path.to_owned(), found: versioned.schema_version }),
+    }
 }
 
 /// A path that results may be written to.
@@ -308,8 +314,8 @@ mod tests {
         };
         insta::assert_snapshot!(message(read(&place.join("none.json")), place), @"results file `[FOLDER]/none.json`: does not exist; give the path of the results of an earlier run");
         insta::assert_snapshot!(attempt("{\n  \"schema_version\": 1,\n  \"time"), @"results file `[FOLDER]/results.json`: ends in the middle of line 3; it was cut off: restore a copy, or move it away and run again");
-        insta::assert_snapshot!(attempt("{\"schema_version\": 2}"), @"results file `[FOLDER]/results.json`: has schema version 2, this program reads version 1; use the program that wrote it, or move it away and run again");
-        insta::assert_snapshot!(attempt("{}"), @"results file `[FOLDER]/results.json`: has schema version null, this program reads version 1; use the program that wrote it, or move it away and run again");
-        insta::assert_snapshot!(attempt("{\"schema_version\": 1}"), @"results file `[FOLDER]/results.json`: does not hold results: missing field `timestamp` at line 1 column 21; give the path of the results of an earlier run");
+        insta::assert_snapshot!(attempt("{\"schema_version\": 3}"), @"results file `[FOLDER]/results.json`: has schema version 3, this program reads versions 1 to 2; use the program that wrote it or a later one, or move it away and run again");
+        insta::assert_snapshot!(attempt("{}"), @"results file `[FOLDER]/results.json`: has schema version null, this program reads versions 1 to 2; use the program that wrote it or a later one, or move it away and run again");
+        insta::assert_snapshot!(attempt("{\"schema_version\": 2}"), @"results file `[FOLDER]/results.json`: does not hold results: missing field `timestamp` at line 1 column 21; give the path of the results of an earlier run");
     }
 }

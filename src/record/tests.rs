@@ -170,7 +170,7 @@ fn rounds_are_pooled_and_carry_the_interval() {
     results.finish_cell(after(&results, 0, &[30, 31, 32]));
     results.finish_cell(after(&results, 1, &[20, 21, 20]));
     let training = results.cells[0].workloads().training.as_ref().expect("it was measured");
-    assert_eq!((training.figures.wall_clock_time.count, training.rounds().count()), (6, 3));
+    assert_eq!((training.figures.wall_clock_time.count, training.rounds.len()), (6, 3));
     assert_eq!(training.figures.wall_clock_time.mean_ms, Some(31.0));
     let comparison = &results.comparison.training;
     let interval = comparison.speedup_interval.expect("three rounds");
@@ -191,5 +191,5 @@ fn a_round_that_failed_fails_the_cell_and_keeps_the_others() {
     let done = Collected { failure: Some(failure), ..Collected::default() };
     let cell = record(&results, 0, observations(30, 100), None).with_round(done);
     assert!(cell.failure().is_some());
-    assert_eq!(cell.workloads().training.as_ref().map(|record| record.rounds().count()), Some(1));
+    assert_eq!(cell.workloads().training.as_ref().map(|record| record.rounds.len()), Some(1));
 }

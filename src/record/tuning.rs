@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use burnmark_backend_api::TuningEvents;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CellRecord;
@@ -10,7 +11,7 @@ use crate::spec::{CellSpec, Mode, Observation, TuningCache, Workload};
 const NS_PER_MS: f64 = 1e6;
 
 /// What tuning and compiling took in one cell, over all its workloads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TuningRecord {
     /// Questions that had an answer when the device was opened.
     pub keys_known: usize,
@@ -82,7 +83,7 @@ fn contaminated(events: &TuningEvents, observation: &Observation) -> Vec<usize> 
 }
 
 /// After how many steps fusion and tuning have paid for themselves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BreakEven {
     /// Id of the cell that fuses and tunes.
     pub cell: String,
@@ -138,7 +139,7 @@ fn break_even(cell: &str, against: &str, here: &Total, there: &Total) -> BreakEv
 }
 
 /// How far tunings in fresh caches lie apart, beside the noise within one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TuningSpread {
     /// Id of the first of the cells.
     pub cell: String,

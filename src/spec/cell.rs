@@ -1,12 +1,13 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ModelConfig;
 
 /// What a cell measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Workload {
     /// Forward, next-token cross-entropy, backward; optionally an optimiser step.
@@ -28,7 +29,7 @@ impl fmt::Display for Workload {
 }
 
 /// Execution mode, standing in for `torch.compile`'s; see docs/METHOD.md for what each means on a backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// No fusion, cheapest autotune (`--no-compile`).
@@ -62,7 +63,7 @@ impl fmt::Display for Mode {
 }
 
 /// What a process finds of kernels that earlier processes tuned and compiled, and what it leaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum TuningCache {
     /// burnmark's own cache, kept from run to run.
@@ -88,7 +89,7 @@ impl fmt::Display for TuningCache {
 }
 
 /// Element type of weights and activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
     /// 32-bit floating point throughout.
@@ -114,7 +115,7 @@ impl fmt::Display for Precision {
 }
 
 /// The optimiser applied after backward.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Gradients are dropped.
@@ -125,7 +126,7 @@ pub enum Optimizer {
 }
 
 /// How often a step runs: first untimed-for-statistics, then as samples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepSpec {
     /// Steps before the first sample; their times are kept as the warm-up curve.
     pub warmup_steps: usize,
@@ -134,7 +135,7 @@ pub struct StepSpec {
 }
 
 /// Training, one step a sample.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingSpec {
     /// How often.
     pub steps: StepSpec,
@@ -143,7 +144,7 @@ pub struct TrainingSpec {
 }
 
 /// Generation, one prompt and its continuation a sample.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationSpec {
     /// Sequences generated side by side.
     pub batch_size: usize,
@@ -158,7 +159,7 @@ pub struct GenerationSpec {
 }
 
 /// The workloads of a cell; absent ones are not run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workloads {
     /// Training, if asked for.
     pub training: Option<TrainingSpec>,
@@ -169,7 +170,7 @@ pub struct Workloads {
 }
 
 /// One cell of the plan: everything a child needs to reproduce the measurement by hand.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CellSpec {
     /// Backend and device, such as `flex` or `cuda:0`.
     pub backend: String,

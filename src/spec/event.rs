@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
@@ -78,7 +79,7 @@ impl fmt::Display for Phase {
 }
 
 /// The device a child opened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceReport {
     /// Backend name, such as `flex`.
     pub backend: String,
@@ -91,7 +92,7 @@ pub struct DeviceReport {
 }
 
 /// What of the request was put into effect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// Execution mode that was asked for.
     pub requested_mode: Mode,
@@ -161,7 +162,7 @@ pub enum Event {
 }
 
 /// Why a job failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The backend, device or feature is not there.
@@ -198,7 +199,7 @@ impl fmt::Display for FailureKind {
 }
 
 /// A failure that takes the place of a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     /// What sort.
     pub kind: FailureKind,

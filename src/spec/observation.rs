@@ -1,10 +1,11 @@
 use burnmark_backend_api::KernelUse;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Workload;
 
 /// One figure of memory with its provenance; `bytes` is `None` only together with a `note` that says why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Figure {
     /// The figure, if the backend can give it.
     pub bytes: Option<u64>,
@@ -30,7 +31,7 @@ impl Figure {
 }
 
 /// Memory of one workload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryObservation {
     /// In use when the workload began, weights included.
     pub start: Figure,
@@ -48,7 +49,7 @@ pub struct MemoryObservation {
 }
 
 /// Part of a step whose memory is read apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MemoryPhase {
     /// The model, before any step.
@@ -68,7 +69,7 @@ pub enum MemoryPhase {
 }
 
 /// Memory at the end of one part of a step, which ran once more after the samples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PhaseMemory {
     /// The part.
     pub phase: MemoryPhase,
@@ -79,7 +80,7 @@ pub struct PhaseMemory {
 }
 
 /// The same step on the device's clock and on the host's, from steps that ran after the samples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceClock {
     /// Time on the device, a step an entry; the device may idle within it while it waits for the host.
     pub device_ns: Vec<u64>,
@@ -88,14 +89,14 @@ pub struct DeviceClock {
 }
 
 /// The kernels of one step, which ran once more after the samples; for generation of one iteration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StepLaunches {
     /// Every kernel, those that took longest first.
     pub kernels: Vec<KernelUse>,
 }
 
 /// Whether an optimisation's own kernels ran in a step, so that its name is not all there is of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PathProof {
     /// The optimisation.
     pub optimization: String,
@@ -106,7 +107,7 @@ pub struct PathProof {
 }
 
 /// A reading, or why there is none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Reading<T> {
     /// It.
@@ -140,7 +141,7 @@ impl<T> Default for Reading<T> {
 }
 
 /// The two clocks of generation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GenerationSeries {
     /// Prompt in, logits of the first new token out; one entry an iteration.
     pub first_token_ns: Vec<u64>,
@@ -149,7 +150,7 @@ pub struct GenerationSeries {
 }
 
 /// What was read while one workload ran. Raw: every derived figure can be computed again from it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Observation {
     /// Which workload.
     pub workload: Workload,

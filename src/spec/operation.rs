@@ -1,11 +1,12 @@
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Figure, Mode, ModelConfig, Precision, StepSpec};
 
 /// An operation of the optimised model, beside the plain composition that it stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// RMSNorm of the hidden states.
@@ -45,7 +46,7 @@ impl fmt::Display for Operation {
 }
 
 /// What of an operation is timed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
     /// The result, without autodiff.
@@ -64,7 +65,7 @@ impl fmt::Display for Pass {
 }
 
 /// Operations to be measured by a child, at one size.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationsSpec {
     /// Backend and device.
     pub backend: String,
@@ -87,7 +88,7 @@ pub struct OperationsSpec {
 }
 
 /// The least an operation must do: its formulas are in docs/METHOD.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Work {
     /// Additions and multiplications.
     pub flops: u64,
@@ -96,7 +97,7 @@ pub struct Work {
 }
 
 /// What one implementation took.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Timing {
     /// Wall clock of every run before the first sample.
     pub warmup_ns: Vec<u64>,
@@ -110,7 +111,7 @@ pub struct Timing {
 }
 
 /// An operation and its reference, measured one after the other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationObservation {
     /// Which operation.
     pub operation: Operation,
@@ -138,7 +139,7 @@ impl OperationObservation {
 }
 
 /// What the device can do at most, measured through the same backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peaks {
     /// Of a large square matrix product, in operations a second; on CubeCL devices of its own probes too, the faster
     /// counts.

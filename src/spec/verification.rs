@@ -1,11 +1,12 @@
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Mode, ModelConfig, Precision};
 
 /// Largest relative L2 error that passes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Tolerance {
     /// Of logits and loss.
     pub logits: f64,
@@ -34,7 +35,7 @@ impl Tolerance {
 }
 
 /// Proof of numbers asked of a child.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifySpec {
     /// Backend and device.
     pub backend: String,
@@ -64,7 +65,7 @@ pub struct VerifySpec {
 }
 
 /// One comparison of a verification.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// The variant that was checked.
     pub variant: String,
@@ -84,7 +85,7 @@ pub struct Check {
 }
 
 /// Everything one verification compared.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerifyReport {
     /// Where the expected numbers come from: a file's path, or seeded weights.
     pub reference: String,

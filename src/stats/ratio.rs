@@ -2,6 +2,7 @@ use std::fmt;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
@@ -15,7 +16,7 @@ const RESAMPLINGS: usize = 1000;
 const SEED: u64 = 1;
 
 /// A ratio of two means with the interval that holds the true one in 95 of 100 experiments.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RatioInterval {
     /// Lower end.
     pub low: f64,
@@ -24,7 +25,7 @@ pub struct RatioInterval {
 }
 
 /// What an interval of the speed-up `baseline time / candidate time` allows to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// The candidate is faster: the whole interval lies above 1.

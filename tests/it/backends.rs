@@ -72,7 +72,7 @@ fn backends_are_compared_with_the_first_and_agree() {
     assert_eq!(cell("flex")["applied"]["execution"], "eager");
     let launches = &cell("vulkan")["outcome"]["workloads"]["training"]["figures"]["execution"]["launches"];
     assert!(launches.as_u64().is_some_and(|count| count > 20), "{launches}");
-    let pool = &cell("vulkan")["outcome"]["workloads"]["training"]["observation"]["memory"]["current"];
+    let pool = &cell("vulkan")["outcome"]["workloads"]["training"]["rounds"][0]["memory"]["current"];
     assert!(pool["bytes"].as_u64().is_some_and(|bytes| bytes > 0) && pool["source"] == "device memory pools", "{pool}");
 }
 

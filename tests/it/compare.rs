@@ -1,3 +1,5 @@
+use serde_json::Value;
+
 use crate::support::{World, ran, repository};
 
 /// A quick run of the decoder, each step this many per cent longer.
@@ -85,4 +87,37 @@ fn runs_are_kept_and_drawn() {
     assert!(out.contains("flex/example") && out.contains('█'), "{out}");
     let (code, _, err) = history(&["add", "missing.json"]);
     assert!(code == 2 && err.contains("does not exist"), "{err}");
+}
+
+#[test]
+fn every_committed_results_file_is_read_and_lifted() {
+    let mut lifted = 0;
+    for entry in std::fs::read_dir(repository("docs/results")).expect("the results") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).expect("read");
+        if path.extension().is_none_or(|extension| extension != "json") || !text.contains("\"cells\":") {
+            continue;
+        }
+        let (code, out, err) = ran(World::new().burnmark(&["report", "--format", "json"]).arg(&path));
+        assert_eq!(code, 0, "{}: {err}", path.display());
+        let (old, new): (Value, Value) = (json(&text), json(&out));
+        assert_eq!(new["schema_version"], 2);
+        for (old, new) in cells(&old).zip(cells(&new)) {
+            let (old, new) = (&old["outcome"]["workloads"], &new["outcome"]["workloads"]);
+            for workload in ["training", "inference", "generation"] {
+                let first = &old[workload]["observation"]["samples_ns"];
+                assert_eq!(&new[workload]["rounds"][0]["samples_ns"], first, "{}", path.display());
+                lifted += usize::from(!first.is_null());
+            }
+        }
+    }
+    assert!(lifted > 100, "only {lifted} workloads");
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("it is JSON")
+}
+
+fn cells(results: &Value) -> impl Iterator<Item = &Value> {
+    results["cells"].as_array().expect("cells").iter()
 }

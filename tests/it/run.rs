@@ -23,12 +23,12 @@ fn a_small_experiment_end_to_end() {
         assert_eq!(cell["applied"]["execution"], "eager");
         let workloads = &cell["outcome"]["workloads"];
         for (workload, samples, warmup) in [("training", 10, 2), ("inference", 10, 2), ("generation", 3, 1)] {
-            let observation = &workloads[workload]["observation"];
+            let observation = &workloads[workload]["rounds"][0];
             let count = |name: &str| observation[name].as_array().map(Vec::len);
             assert_eq!((count("samples_ns"), count("warmup_ns")), (Some(samples), Some(warmup)), "{workload}");
             plausible(workload, &observation["memory"]);
         }
-        let gaps = workloads["generation"]["observation"]["generation"]["per_token_ns"][0].as_array();
+        let gaps = workloads["generation"]["rounds"][0]["generation"]["per_token_ns"][0].as_array();
         assert_eq!(gaps.map(Vec::len), Some(7));
     }
 }
@@ -56,7 +56,7 @@ fn nothing_outlives_its_workload() {
         let cells = results["cells"].as_array().expect("cells").iter();
         let kept = cells.flat_map(|cell| {
             ["training", "inference", "generation"].map(|workload| {
-                let memory = &cell["outcome"]["workloads"][workload]["observation"]["memory"];
+                let memory = &cell["outcome"]["workloads"][workload]["rounds"][0]["memory"];
                 let start = bytes(memory, "start");
                 let allowed = if workload == "training" { bytes(memory, "current") - start } else { 64 << 10 };
                 (bytes(memory, "after_release").saturating_sub(start), allowed)
@@ -95,7 +95,7 @@ fn an_optimiser_is_a_phase_of_its_own() {
     let (code, out, err) = ran(&mut world.burnmark(&arguments));
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("of it optimiser"), "{out}");
-    let observation = &world.json("r.json")["cells"][0]["outcome"]["workloads"]["training"]["observation"];
+    let observation = &world.json("r.json")["cells"][0]["outcome"]["workloads"]["training"]["rounds"][0];
     for (total, optimizer) in observation["samples_ns"]
         .as_array()
         .expect("samples")

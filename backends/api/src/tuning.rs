@@ -1,13 +1,14 @@
 use std::path::Path;
 use std::time::Instant;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a cell's time axis begins: the moment its device was open.
 pub type Origin = Instant;
 
 /// One candidate's run within a tune.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Trial {
     /// Name of the candidate.
     pub name: String,
@@ -16,7 +17,7 @@ pub struct Trial {
 }
 
 /// One question that was tuned: candidates were timed, the fastest is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TunedKey {
     /// When it began, in nanoseconds since the device was open.
     pub at_ns: u64,
@@ -37,7 +38,7 @@ pub struct TunedKey {
 }
 
 /// One kernel that was made ready to launch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompiledKernel {
     /// When it began, in nanoseconds since the device was open.
     pub at_ns: u64,
@@ -50,7 +51,7 @@ pub struct CompiledKernel {
 }
 
 /// What a process tuned and compiled, in the order it happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TuningEvents {
     /// Answers that were there when the device was opened.
     pub known_at_start: usize,
@@ -87,7 +88,7 @@ pub trait TuningStore {
 }
 
 /// The launches of one kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KernelUse {
     /// Name of the kernel.
     pub kernel: String,

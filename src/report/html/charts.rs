@@ -126,8 +126,12 @@ pub(super) fn warmup(cell: &CellRecord) -> Vec<(String, String)> {
 /// Median gap to each later token of a generation, by position.
 pub(super) fn positions(cell: &CellRecord) -> Option<String> {
     let record = cell.workloads().generation.as_ref()?;
-    let rows: Vec<&Vec<u64>> =
-        record.rounds().filter_map(|seen| seen.generation.as_ref()).flat_map(|series| &series.per_token_ns).collect();
+    let rows: Vec<&Vec<u64>> = record
+        .rounds
+        .iter()
+        .filter_map(|seen| seen.generation.as_ref())
+        .flat_map(|series| &series.per_token_ns)
+        .collect();
     let count = rows.iter().map(|row| row.len()).min()?;
     let at = |position: usize| median(&rows.iter().map(|row| row[position] as f64 / NS_PER_MS).collect::<Vec<f64>>());
     let gaps: Vec<(f64, f64)> = (0..count).map(|position| (position as f64 + 1.0, at(position))).collect();
