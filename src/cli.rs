@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::compare::Rule;
 use crate::config::Flags;
-use crate::record::{Layout, Metric};
+use crate::record::{Grown, Layout, Metric};
 use crate::spec::{Mode, Operation, Optimizer, Precision, TuningCache, Workload};
 
 const EXIT_CODES: &str = "\
@@ -44,6 +44,8 @@ pub enum Command {
     Plan(Box<ExperimentArgs>),
     /// Measure the operations of the optimised model, each beside the plain composition it stands for
     Ops(Box<OpsArgs>),
+    /// Find the largest batch or sequence that fits into memory, for every variant
+    Fit(Box<FitArgs>),
     /// Compare results files: the later ones with the first
     Compare(CompareArgs),
     /// Keep runs in a database, and follow a metric over commits
@@ -254,6 +256,26 @@ pub struct OpsArgs {
     /// Which operations (comma-separated); all if none is named
     #[arg(long, value_enum, value_delimiter = ',', value_name = "OPERATION")]
     pub ops: Vec<Operation>,
+}
+
+/// Flags of `fit`.
+#[derive(Args, Clone, Debug)]
+pub struct FitArgs {
+    /// The experiment, of which everything counts but steps and the size that is searched for.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// What is printed.
+    #[command(flatten)]
+    pub print: OutputArgs,
+    /// What is made larger
+    #[arg(long, value_enum, default_value_t, value_name = "SIZE")]
+    pub grow: Grown,
+    /// Of which workload a step must fit
+    #[arg(long, value_parser = workload, default_value = "training", value_name = "WORKLOAD")]
+    pub workload: Workload,
+    /// Largest size tried
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_value_t = 65536, value_name = "N")]
+    pub up_to: u32,
 }
 
 /// Flags of `report`.

@@ -14,6 +14,7 @@ mod cli;
 mod cmd;
 pub mod compare;
 pub mod config;
+pub mod fit;
 pub mod history;
 pub mod measure;
 pub mod model;

@@ -23,6 +23,7 @@ const DEVICE_CLOCK_STEPS: usize = 3;
 pub(super) fn run(
     spec: &CellSpec,
     cache: Option<PathBuf>,
+    once: bool,
     registry: &Registry,
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
@@ -31,7 +32,7 @@ pub(super) fn run(
     let (origin, tuning) = (Instant::now(), backend.watch_tuning());
     emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
-    let bench = Bench { spec, registry, backend, device, origin, replays };
+    let bench = Bench { spec, registry, backend, device, origin, replays, once };
     if let Some(training) = &spec.workloads.training {
         training::run(&bench, training, emit)?;
     }
@@ -138,6 +139,8 @@ pub(super) struct Bench<'a> {
     origin: Origin,
     /// Whether work that can be recorded as a graph is, and replayed.
     pub replays: bool,
+    /// Whether nothing runs after the samples.
+    pub once: bool,
 }
 
 impl Bench<'_> {
@@ -187,6 +190,10 @@ impl Bench<'_> {
             let (_logits, total_ns) = clock.time(|| run(input))?;
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
+        if self.once {
+            emit(Event::Observed(observation));
+            return Ok(());
+        }
         let (logits, forward) = probe.phase(MemoryPhase::Forward, || run(input()))?;
         readable(logits)?;
         observation.memory_by_phase = vec![weights, forward];
@@ -219,6 +226,10 @@ impl Bench<'_> {
             Ok(StepTimes { total_ns, ..StepTimes::default() })
         })?;
         observation.generation = Some(series);
+        if self.once {
+            emit(Event::Observed(observation));
+            return Ok(());
+        }
         session.restart();
         let prompt = || session.feed(ids.next(spec.batch_size, spec.prompt_tokens));
         let (logits, prefill) = probe.phase(MemoryPhase::Prefill, prompt)?;
@@ -279,6 +290,7 @@ impl Bench<'_> {
             optimizer_ns: measured.samples.iter().map(|time| time.optimizer_ns).collect(),
             sequences_per_sample: sequences,
             tokens_per_sample: tokens,
+            predicted_peak_bytes: self.registry.predicted_peak_bytes(self.spec, workload),
             memory_by_step: by_step.map_or_else(Reading::missing, Reading::Read),
             driver_memory: probe.driver(),
             ..Observation::new(workload, probe.read())

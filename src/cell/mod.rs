@@ -36,7 +36,7 @@ pub fn serve(registry: &Registry) -> ExitCode {
         }
     };
     let outcome = match serde_json::from_reader(io::stdin().lock()) {
-        Ok(Job::Measure { cell, cache }) => measure::run(&cell, cache, registry, &mut emit),
+        Ok(Job::Measure { cell, cache, once }) => measure::run(&cell, cache, once, registry, &mut emit),
         Ok(Job::Verify { gate, cache }) => verify::run(&gate, cache, registry, &mut emit),
         Ok(Job::Operations { spec, cache }) => operations::run(&spec, cache, &mut emit),
         Ok(Job::Devices { backend }) => devices(&backend, &mut emit),

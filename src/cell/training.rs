@@ -93,6 +93,10 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
                 let (_computed, total_ns) = clock.time(|| steps.run(input))?;
                 Ok(StepTimes { total_ns, ..StepTimes::default() })
             })?;
+            if bench.once {
+                emit(Event::Observed(observation));
+                return Ok(());
+            }
             let (computed, phases) = phases(&mut steps, &probe, &mut input)?;
             readable(computed.loss())?;
             drop(computed);
@@ -112,6 +116,10 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
                 let total_ns = backward_ns + optimizer_ns;
                 Ok(StepTimes { total_ns, optimizer_ns: Some(optimizer_ns), ..StepTimes::default() })
             })?;
+            if bench.once {
+                emit(Event::Observed(observation));
+                return Ok(());
+            }
             let (loss, forward) = probe.phase(MemoryPhase::Forward, || model.loss(input()))?;
             let (gradients, backward) = probe.phase(MemoryPhase::Backward, || loss.backward())?;
             readable(loss)?;

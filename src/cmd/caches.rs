@@ -48,8 +48,11 @@ impl Caches {
     /// What has to run before a warm cell so that it finds its cache filled: nothing if the same cell ran cold.
     pub(super) fn filling(&self, cell: &CellSpec) -> Option<Job> {
         let folder = self.of(cell);
-        (cell.tuning_cache == TuningCache::Warm && !folder.exists())
-            .then(|| Job::Measure { cell: shortened(cell), cache: Some(folder) })
+        (cell.tuning_cache == TuningCache::Warm && !folder.exists()).then(|| Job::Measure {
+            cell: shortened(cell),
+            cache: Some(folder),
+            once: false,
+        })
     }
 }
 

@@ -53,7 +53,7 @@ impl Children {
                 break;
             }
             tracing::warn!("CubeCL's tuning database failed ({DATABASE_RACE}); the job runs anew");
-            if let Job::Measure { cell, cache: Some(folder) } = job
+            if let Job::Measure { cell, cache: Some(folder), .. } = job
                 && cell.tuning_cache == TuningCache::Cold
                 && let Err(error) = std::fs::remove_dir_all(folder)
             {

@@ -6,6 +6,7 @@ pub(crate) mod compare;
 pub(crate) mod devices;
 mod error;
 mod executor;
+pub(crate) mod fit;
 pub(crate) mod history;
 pub(crate) mod ops;
 pub(crate) mod output;

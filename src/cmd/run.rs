@@ -115,7 +115,7 @@ impl Run<'_> {
             live.message(&format!("{label}: filling its tuning cache"));
             self.executor.execute(&filling, &mut |event| live.event(&label, event));
         }
-        let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)) };
+        let job = Job::Measure { cell: cell.clone(), cache: Some(self.caches.of(cell)), once: false };
         let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
         let interrupted = done.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Interrupted);
         if interrupted && earlier.is_some() {

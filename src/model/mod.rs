@@ -6,6 +6,7 @@ mod decoder;
 mod generation;
 mod heads;
 mod layers;
+mod memory;
 mod optimization;
 pub(crate) mod plain;
 mod registry;

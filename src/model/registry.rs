@@ -2,8 +2,9 @@ use burn::tensor::{DType, Device};
 use thiserror::Error;
 
 use super::decoder::Decoder;
+use super::memory::predicted_peak_bytes;
 use super::{Model, Optimization, Optimizations, Weights, decoder_variants};
-use crate::spec::ModelConfig;
+use crate::spec::{CellSpec, ModelConfig, Workload};
 
 /// What a family gets to build a model from.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,11 @@ pub struct Family {
     variants: Vec<String>,
     build: Box<Build>,
     by_hand: Box<ByHand>,
+    memory: Option<Predict>,
 }
+
+/// Predicts the peak memory of a workload of a cell, in bytes.
+type Predict = fn(&CellSpec, Workload) -> Option<u64>;
 
 impl Family {
     /// A family called `name`, of which `build` makes any of `variants`.
@@ -71,6 +76,7 @@ impl Family {
             variants: variants.iter().map(|&name| name.to_owned()).collect(),
             build: Box::new(build),
             by_hand: Box::new(|_| false),
+            memory: None,
         }
     }
 
@@ -79,6 +85,13 @@ impl Family {
     #[must_use]
     pub fn training_by_hand(self, is_by_hand: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self { by_hand: Box::new(is_by_hand), ..self }
+    }
+
+    /// The same with a prediction of the peak memory of a workload of a cell, in bytes beyond what the process holds before;
+    /// `None` where it cannot tell.
+    #[must_use]
+    pub fn with_memory(self, predict: fn(&CellSpec, Workload) -> Option<u64>) -> Self {
+        Self { memory: Some(predict), ..self }
     }
 }
 
@@ -97,7 +110,7 @@ impl Default for Registry {
         let by_hand = |variant: &str| {
             Optimizations::of_variant(variant).is_some_and(|optimizations| optimizations.has(Optimization::Backward))
         };
-        Self(vec![decoder.training_by_hand(by_hand)])
+        Self(vec![decoder.training_by_hand(by_hand).with_memory(predicted_peak_bytes)])
     }
 }
 
@@ -120,6 +133,13 @@ impl Registry {
     #[must_use]
     pub fn trains_by_hand(&self, family: &str, variant: &str) -> bool {
         self.0.iter().any(|candidate| candidate.name == family && (candidate.by_hand)(variant))
+    }
+
+    /// Predicted peak memory of a workload of a cell, in bytes; `None` if its family predicts none.
+    #[must_use]
+    pub fn predicted_peak_bytes(&self, cell: &CellSpec, workload: Workload) -> Option<u64> {
+        let family = self.0.iter().find(|family| family.name == cell.family)?;
+        family.memory?(cell, workload)
     }
 
     /// Builds a variant of a family.

@@ -68,6 +68,12 @@ impl Times {
 pub struct Memory {
     /// Highest in use while samples were taken.
     pub peak_mb: Option<f64>,
+    /// What the model's sizes predict for it, beyond `start_mb`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_peak_mb: Option<f64>,
+    /// How far the prediction is off: `(predicted_peak_mb / (peak_mb - start_mb) - 1) * 100`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction_error_percent: Option<f64>,
     /// In use after the last step, its results dropped.
     pub final_mb: Option<f64>,
     /// Held from the operating system or driver at that moment.
@@ -101,6 +107,8 @@ impl Memory {
         let megabytes = |figure: &Figure| figure.bytes.map(|bytes| bytes as f64 / BYTES_PER_MB);
         Self {
             peak_mb: megabytes(&memory.peak),
+            predicted_peak_mb: observation.predicted_peak_bytes.map(|bytes| bytes as f64 / BYTES_PER_MB),
+            prediction_error_percent: observation.prediction_error_percent(),
             final_mb: megabytes(&memory.current),
             reserved_mb: megabytes(&memory.reserved),
             start_mb: megabytes(&memory.start),

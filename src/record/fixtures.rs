@@ -101,6 +101,7 @@ pub(crate) fn observations(step_ms: u64, peak_mb: u64) -> Vec<Observation> {
         samples_ns: vec![step_ms * MS - MS, step_ms * MS + MS],
         sequences_per_sample: 2,
         tokens_per_sample: 1024,
+        predicted_peak_bytes: Some(peak_mb * MB),
         ..Observation::new(workload, memory.clone())
     };
     let generation = GenerationSeries {

@@ -10,6 +10,7 @@ mod comparison;
 mod environment;
 mod execution;
 mod figures;
+mod fit;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod gate;
@@ -30,6 +31,7 @@ pub use comparison::{Comparison, GenerationComparison, PairRecord, StepCompariso
 pub use environment::{Environment, Versions};
 pub use execution::{Execution, MemoryGrowth, Warmup};
 pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
+pub use fit::{FitProbe, FitRecord, FitResults, Grown};
 pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord};
 pub use ladder::LadderStep;
 pub use metric::Metric;

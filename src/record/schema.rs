@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{OperationsResults, Results};
+use super::{FitResults, OperationsResults, Results};
 
 /// A kind of file that this program writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -13,6 +13,8 @@ pub enum Layout {
     Results,
     /// Results of `ops`.
     Ops,
+    /// Results of `fit`.
+    Fit,
 }
 
 impl Layout {
@@ -21,6 +23,7 @@ impl Layout {
     pub fn schema(self) -> Value {
         match self {
             Self::Results => schema::<Results>(),
+            Self::Fit => schema::<FitResults>(),
             Self::Ops => schema::<OperationsResults>(),
         }
     }

@@ -141,12 +141,22 @@ fn time_rows(
     ]
 }
 
-fn memory_row([baseline, optimised]: [&Memory; 2], mb: Option<f64>, share: Option<f64>) -> Vec<String> {
+/// Peaks, and what was predicted of them with how far that is off, where it was.
+fn memory_rows(sides: [&Memory; 2], mb: Option<f64>, share: Option<f64>) -> Vec<Vec<String>> {
     let change = match (mb, share) {
         (Some(mb), Some(share)) => format!("{} ({})", megabytes(-mb), percent(-share)),
         _ => MISSING.to_owned(),
     };
-    row("peak memory", [baseline.peak_mb, optimised.peak_mb], megabytes, change)
+    let mut rows = vec![row("peak memory", sides.map(|memory| memory.peak_mb), megabytes, change)];
+    if sides.iter().any(|memory| memory.predicted_peak_mb.is_some()) {
+        let [baseline, optimised] =
+            sides.map(|memory| match (memory.predicted_peak_mb, memory.prediction_error_percent) {
+                (Some(predicted), Some(error)) => format!("{} ({})", megabytes(predicted), percent(error)),
+                (predicted, _) => or_missing(predicted, megabytes),
+            });
+        rows.push(vec!["  predicted".to_owned(), baseline, optimised, String::new()]);
+    }
+    rows
 }
 
 fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: &StepComparison) -> String {
@@ -162,7 +172,11 @@ fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: 
         let optimizer = sides.map(|side| side.optimizer_time.as_ref().and_then(|times| times.mean_ms));
         rows.push(row("  of it optimiser", optimizer, time, String::new()));
     }
-    rows.push(memory_row(sides.map(|side| &side.memory), change.memory_reduction_mb, change.memory_reduction_percent));
+    rows.extend(memory_rows(
+        sides.map(|side| &side.memory),
+        change.memory_reduction_mb,
+        change.memory_reduction_percent,
+    ));
     let [baseline, optimised] = sides;
     let reasons = [&baseline.wall_clock_time.reason, &optimised.wall_clock_time.reason, &baseline.memory.reason];
     table(&header(results), &rows) + &notes(reasons.into_iter().chain([&optimised.memory.reason, &change.reason]))
@@ -181,7 +195,11 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
     rows.push(row("whole generation", sides.map(|side| side.total_generation.mean_ms), time, String::new()));
     let latency = or_missing(change.latency_reduction_percent, |less| format!("latency {}", percent(-less)));
     rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, latency));
-    rows.push(memory_row(sides.map(|side| &side.memory), change.memory_reduction_mb, change.memory_reduction_percent));
+    rows.extend(memory_rows(
+        sides.map(|side| &side.memory),
+        change.memory_reduction_mb,
+        change.memory_reduction_percent,
+    ));
     let [baseline, optimised] = sides;
     let reasons = [&baseline.first_token_latency.reason, &optimised.first_token_latency.reason, &change.reason];
     table(&header(results), &rows)

@@ -76,22 +76,29 @@ pub(super) fn times(results: &Results) -> Table {
 
 /// Memory of every workload, by phase.
 pub(super) fn memory(results: &Results) -> Table {
-    let mb = |figure: &Figure| or_missing(figure.bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)), megabytes);
+    let in_mb = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    let mb = |figure: &Figure| or_missing(in_mb(figure.bytes), megabytes);
     let mut rows = Vec::new();
     for cell in &results.cells {
         for seen in cell.workloads().first_rounds() {
             let row = |phase: String, peak: &Figure, current: &Figure| {
                 vec![cell.spec.label(), seen.workload.to_string(), phase, mb(peak), mb(current), peak.source.clone()]
             };
-            rows.push(row("samples".to_owned(), &seen.memory.peak, &seen.memory.current));
-            rows.extend(
-                seen.memory_by_phase
-                    .iter()
-                    .map(|phase| row(phase_name(phase.phase).to_owned(), &phase.peak, &phase.current)),
-            );
+            let predicted = [
+                in_mb(seen.predicted_peak_bytes).map_or_else(String::new, megabytes),
+                seen.prediction_error_percent().map_or_else(String::new, percent),
+            ];
+            let samples = row("samples".to_owned(), &seen.memory.peak, &seen.memory.current);
+            rows.push(samples.into_iter().chain(predicted).collect());
+            rows.extend(seen.memory_by_phase.iter().map(|phase| {
+                let read = row(phase_name(phase.phase).to_owned(), &phase.peak, &phase.current);
+                read.into_iter().chain([String::new(), String::new()]).collect()
+            }));
         }
     }
-    let header = ["cell", "workload", "phase", "peak", "at its end", "source"].map(str::to_owned).to_vec();
+    let header = ["cell", "workload", "phase", "peak", "at its end", "source", "predicted", "off by"]
+        .map(str::to_owned)
+        .to_vec();
     Table { caption: "Memory by phase, of the first round".to_owned(), header, rows }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn job() -> Job {
         },
         seed: 7,
     };
-    Job::Measure { cell, cache: None }
+    Job::Measure { cell, cache: None, once: false }
 }
 
 pub(super) fn opened() -> Event {

@@ -258,8 +258,8 @@ fn time_runs_out_for_a_child_that_never_stops_talking() {
 
 #[test]
 fn a_job_larger_than_a_pipe_holds_needs_no_reader() {
-    let Job::Measure { cell, cache } = job() else { unreachable!("it is a measurement") };
-    let large = Job::Measure { cell: CellSpec { variant: "x".repeat(1 << 20), ..cell }, cache };
+    let Job::Measure { cell, cache, once } = job() else { unreachable!("it is a measurement") };
+    let large = Job::Measure { cell: CellSpec { variant: "x".repeat(1 << 20), ..cell }, cache, once };
     let run =
         |milliseconds, script: &str| Sandbox::with_timeout(milliseconds).executor(script).execute(&large, &mut |_| ());
     assert_failed(&run(300, "exec sleep 60"), FailureKind::TimedOut, "limit of 300ms");

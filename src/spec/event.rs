@@ -22,6 +22,9 @@ pub enum Job {
         cell: CellSpec,
         /// Folder of what tuning finds and leaves; `None` is the backend's own place.
         cache: Option<PathBuf>,
+        /// Whether the steps themselves are all that is wanted, and nothing that is read from further ones.
+        #[serde(default)]
+        once: bool,
     },
     /// Prove the numbers.
     Verify {

@@ -176,6 +176,9 @@ pub struct Observation {
     pub tokens_per_sample: usize,
     /// Memory.
     pub memory: MemoryObservation,
+    /// Peak that the model's sizes predict, in bytes beyond `memory.start`, if the model's family predicts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_peak_bytes: Option<u64>,
     /// Memory in use after each sample, in bytes.
     #[serde(default)]
     pub memory_by_step: Reading<Vec<u64>>,
@@ -214,6 +217,7 @@ impl Observation {
             sequences_per_sample: 0,
             tokens_per_sample: 0,
             memory,
+            predicted_peak_bytes: None,
             memory_by_step: Reading::default(),
             memory_by_phase: Vec::new(),
             driver_memory: None,
@@ -222,5 +226,12 @@ impl Observation {
             launches: Reading::default(),
             paths: Reading::default(),
         }
+    }
+
+    /// How far the predicted peak is off: `(predicted / (peak - start) - 1) * 100`.
+    #[must_use]
+    pub fn prediction_error_percent(&self) -> Option<f64> {
+        let beyond_start = self.memory.peak.bytes?.checked_sub(self.memory.start.bytes?).filter(|bytes| *bytes > 0)?;
+        Some((self.predicted_peak_bytes? as f64 / beyond_start as f64 - 1.0) * 100.0)
     }
 }

@@ -14,8 +14,12 @@ mod cli;
 mod compare;
 /// Whatever a cell does, the others run and nothing is lost.
 mod faults;
+/// The largest size that fits.
+mod fit;
 /// Models of one's own through the library.
 mod library;
+/// Predicted memory against what is counted.
+mod memory;
 /// Operations beside their references.
 mod ops;
 /// A small experiment end to end.

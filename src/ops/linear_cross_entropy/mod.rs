@@ -29,10 +29,10 @@ use burn::tensor::{DType, Shape};
 use burn::tensor::{Int, Tensor};
 
 /// Logits held at once, in elements: 4 MiB in single precision.
-const CHUNK_ELEMENTS: usize = 1 << 20;
+pub(crate) const CHUNK_ELEMENTS: usize = 1 << 20;
 
 /// Rows whose logits are held at once, `elements` of them.
-fn chunk_rows(elements: usize, vocabulary: usize) -> usize {
+pub(crate) fn chunk_rows(elements: usize, vocabulary: usize) -> usize {
     (elements / vocabulary.max(1)).clamp(64, elements / 2048)
 }
 
