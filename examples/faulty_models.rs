@@ -9,8 +9,15 @@ use burnmark::model::{BuildError, BuildRequest, Family, Model, Registry};
 static HEAP: burnmark::CountingAllocator = burnmark::CountingAllocator;
 
 fn main() -> ExitCode {
-    let variants = ["sound", "same", "panic", "abort", "killed", "hang", "allocate", "print", "wrong", "late-panic"];
+    let variants =
+        ["sound", "same", "panic", "abort", "killed", "hang", "hang-later", "allocate", "print", "wrong", "late-panic"];
     burnmark::app::main(&Registry::default().with(Family::new("faulty", &variants, build)))
+}
+
+fn hang() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_hours(1));
+    }
 }
 
 fn build(request: &BuildRequest) -> Result<Box<dyn Model>, BuildError> {
@@ -20,9 +27,9 @@ fn build(request: &BuildRequest) -> Result<Box<dyn Model>, BuildError> {
         "killed" => {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
         }
-        "hang" => loop {
-            std::thread::sleep(Duration::from_hours(1));
-        },
+        "hang" => hang(),
+        // Every round is a process of its own; a file tells the later ones that there was a first.
+        "hang-later" if request.device.is_autodiff() && std::fs::File::create_new("first-round").is_err() => hang(),
         "allocate" => {
             let mut hoard = Vec::new();
             loop {

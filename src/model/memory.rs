@@ -282,18 +282,18 @@ impl Sizes<'_> {
         let (hidden, keys) = (self.hidden(), self.keys());
         let packed = hidden + 2 * keys;
         let plain = |optimization| !self.has(optimization);
+        // What three projections share stays until all of attention is done.
+        let shared = if plain(Optimization::FusedWeights) { hidden } else { 0 };
         let attending = if self.has(Optimization::Attention) {
             // A cache that is written in place gets copies of keys and values.
-            packed + 2 * hidden + if cached && self.has(Optimization::KvCache) { 2 * keys } else { 0 }
+            packed + 2 * hidden + shared + if cached && self.has(Optimization::KvCache) { 2 * keys } else { 0 }
         } else {
             // Keys and values of a cache are its own.
-            let apart = if plain(Optimization::FusedWeights) { hidden } else { 0 };
-            2 * self.scores() + self.mask() + 3 * hidden + apart + if cached { 0 } else { keys }
+            2 * self.scores() + self.mask() + 3 * hidden + shared + if cached { 0 } else { keys }
         };
         let turning = match (plain(Optimization::Rope), plain(Optimization::FusedWeights)) {
             (true, false) => 2 * packed + 3 * hidden + hidden / 2,
-            (true, true) => 2 * packed + 2 * hidden,
-            (false, true) => 2 * packed + hidden,
+            (_, true) => 2 * packed + hidden + shared,
             (false, false) => packed + hidden,
         };
         let projecting =

@@ -95,30 +95,52 @@ fn a_wrong_model_gets_no_ratio() {
     assert_eq!((&comparison["verified"], &comparison["training"]["speedup"]), (&false.into(), &Value::Null));
 }
 
-#[test]
-fn control_c_keeps_what_is_done() {
-    let world = World::new();
+/// The faulty family with the variants, stopped by Ctrl-C as soon as the results hold so many cells.
+fn stopped(world: &World, variants: &str, cells: usize) -> Value {
     let text = std::fs::read_to_string(repository("configs/quick.toml")).expect("the quick experiment");
     world.write("faulty.toml", &format!("{text}\n[verify]\nenabled = false\n"));
     let program = Path::new(env!("CARGO_BIN_EXE_burnmark")).parent().expect("a folder").join("examples/faulty_models");
     let mut child = std::process::Command::new(program)
-        .args(["--config", "faulty.toml", "--model", "faulty", "--variants", "sound,hang", "--output", "r.json"])
+        .args(["--config", "faulty.toml", "--model", "faulty", "--variants", variants, "--output", "r.json"])
         .current_dir(world.folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("it starts");
     let start = Instant::now();
-    while !world.path("r.json").exists() || world.json("r.json")["cells"].as_array().is_none_or(Vec::is_empty) {
-        assert!(start.elapsed() < Duration::from_mins(1), "the first cell takes too long");
+    let done = || world.json("r.json")["cells"].as_array().map_or(0, Vec::len);
+    while !world.path("r.json").exists() || done() < cells {
+        assert!(start.elapsed() < Duration::from_mins(1), "the first cells take too long");
         std::thread::sleep(Duration::from_millis(50));
     }
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("a process id"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it is there");
     assert_eq!(child.wait().expect("it ends").code(), Some(130));
-    let results = world.json("r.json");
+    world.json("r.json")
+}
+
+#[test]
+fn control_c_keeps_what_is_done() {
+    let results = stopped(&World::new(), "sound,hang", 1);
     assert_eq!(results["cells"][0]["outcome"]["status"], "measured");
     assert_eq!(failure(&results, 1).0, "interrupted");
+}
+
+#[test]
+fn control_c_in_a_later_round_keeps_the_complete_ones() {
+    let world = World::new();
+    let results = stopped(&world, "sound,hang-later", 2);
+    for (cell, least) in [(0, 1..=2), (1, 1..=1)] {
+        let cell = &results["cells"][cell];
+        assert_eq!(cell["outcome"]["status"], "measured", "{cell}");
+        let rounds = cell["rounds"].as_u64().expect("a number");
+        assert!(least.contains(&rounds), "{rounds} rounds");
+        for workload in ["training", "inference", "generation"] {
+            let kept = cell["outcome"]["workloads"][workload]["rounds"].as_array().map(Vec::len);
+            assert_eq!(kept, Some(rounds as usize), "{workload}");
+        }
+    }
+    assert!(results["comparison"]["training"]["speedup"].is_number(), "complete rounds are compared");
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod support;
 /// Vulkan on the processor, LibTorch and PyTorch beside flex.
 #[cfg(all(feature = "vulkan", feature = "tch"))]
 mod backends;
+/// HTML reports in a browser.
+mod browser;
 /// Help, versions, `config`, `plan`: nothing is measured.
 mod cli;
 /// Runs against runs, reports, and what else reads results.
