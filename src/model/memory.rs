@@ -22,25 +22,26 @@ use crate::spec::{CellSpec, GenerationSpec, ModelConfig, Optimizer, Precision, W
 pub fn predicted_peak_bytes(cell: &CellSpec, workload: Workload) -> Option<u64> {
     let optimizations = Optimizations::of_variant(&cell.variant)?;
     let model = &cell.model;
-    let sizes = |batch, seq, training| Sizes {
+    let sizes = |batch, seq, training: Option<Optimizer>| Sizes {
         model,
         optimizations: &optimizations,
-        bytes: Bytes::of(cell.precision, training),
+        bytes: Bytes::of(cell.precision, training.is_some()),
+        by_hand: training == Some(Optimizer::None) && optimizations.has(Optimization::Backward),
         batch: batch as u64,
         seq: seq as u64,
     };
     match workload {
         Workload::Training => {
             let optimizer = cell.workloads.training.as_ref()?.optimizer;
-            Some(sizes(cell.batch_size, cell.seq_length, true).training(optimizer))
+            Some(sizes(cell.batch_size, cell.seq_length, Some(optimizer)).training(optimizer))
         }
         Workload::Inference => {
             cell.workloads.inference.as_ref()?;
-            Some(sizes(cell.batch_size, cell.seq_length, false).inference())
+            Some(sizes(cell.batch_size, cell.seq_length, None).inference())
         }
         Workload::Generation => {
             let spec = cell.workloads.generation.as_ref()?;
-            Some(sizes(spec.batch_size, spec.prompt_tokens, false).generation(spec))
+            Some(sizes(spec.batch_size, spec.prompt_tokens, None).generation(spec))
         }
     }
 }
@@ -87,6 +88,8 @@ struct Sizes<'a> {
     model: &'a ModelConfig,
     optimizations: &'a Optimizations,
     bytes: Bytes,
+    /// Whether training is, which keeps what it reads again and nothing for autodiff.
+    by_hand: bool,
     batch: u64,
     seq: u64,
 }
@@ -143,22 +146,27 @@ impl Sizes<'_> {
         (input * output) as u64 * self.bytes.weight
     }
 
-    /// What Burn's own linear layer takes for a moment: its results twice, and the gradient of its weight once for each
-    /// sequence before they are added up, twice.
+    /// What Burn's own linear layer takes for a moment: its results twice, and through autodiff the gradient of its weight
+    /// once for each sequence before they are added up, twice.
     fn linear_backward(&self, inputs: u64, gradients: u64) -> u64 {
-        if self.has(Optimization::Linear) { gradients } else { inputs + inputs.max(2 * self.batch * gradients) }
+        match (self.has(Optimization::Linear), self.by_hand) {
+            (true, _) => gradients,
+            (false, true) => inputs + gradients,
+            (false, false) => inputs + inputs.max(2 * self.batch * gradients),
+        }
     }
 
     /// Backward of projections of hidden states, from the gradients of their results.
     fn projecting_backward(&self, results: u64, largest: u64) -> u64 {
-        let weights = if self.has(Optimization::Linear) { largest } else { 2 * self.batch * largest };
+        let at_once = self.has(Optimization::Linear) || self.by_hand;
+        let weights = if at_once { largest } else { 2 * self.batch * largest };
         results + self.hidden() + weights
     }
 
     fn norm(&self) -> Stage {
         let (hidden, wide) = (self.hidden(), self.hidden() / self.bytes.value * self.bytes.wide);
-        // Plain: the input over its root mean square is kept, beside the result.
-        let kept = if self.has(Optimization::RmsNorm) { hidden } else { wide + hidden };
+        // Autodiff keeps the input over its root mean square, beside the result.
+        let kept = if self.has(Optimization::RmsNorm) || self.by_hand { hidden } else { wide + hidden };
         Stage { kept, forward: kept + hidden, backward: wide, gradients: 0 }
     }
 
@@ -170,19 +178,20 @@ impl Sizes<'_> {
         let gradients = self.matrix(width, width + 2 * kv);
         // Cosines and sines of a whole head, for queries and for keys.
         let tables = 4 * self.seq * self.model.head_dim() as u64 * self.bytes.wide;
-        let (tables, turning) = if self.has(Optimization::Rope) { (0, 0) } else { (tables, 2 * packed + 2 * hidden) };
+        let turned = self.has(Optimization::Rope) || self.by_hand;
+        let (tables, turning) = if turned { (0, 0) } else { (tables, 2 * packed + 2 * hidden) };
         let (kept, attending) = if self.has(Optimization::Attention) {
             (packed + tables, hidden + packed)
         } else {
-            // Rotation that leaves all three in one tensor keeps all of it for the queries' sake; keys and values are
-            // repeated for the heads that share them. Softmax keeps its shifted scores and their exponentials, the product
-            // with the values what they come to.
+            // Autodiff: rotation that leaves all three in one tensor keeps all of it for the queries' sake; keys and values
+            // are repeated for the heads that share them. Softmax keeps its shifted scores and their exponentials, the
+            // product with the values what they come to. By hand, the last alone.
             let queries = if self.has(Optimization::Rope) { packed } else { hidden };
             let shared = self.model.num_key_value_heads < self.model.num_attention_heads;
             let repeated = if shared || !self.has(Optimization::Rope) { 2 * hidden } else { 0 };
             let probabilities = self.scores() / self.bytes.wide * self.bytes.value;
             let kept = queries + repeated + 2 * self.scores() + probabilities + self.mask() + tables;
-            (kept, 2 * self.scores() + hidden)
+            (if self.by_hand { packed + probabilities } else { kept }, 2 * self.scores() + hidden)
         };
         let largest = if self.has(Optimization::FusedWeights) { gradients } else { self.matrix(width, width) };
         let backward = attending.max(turning).max(self.projecting_backward(packed, largest).saturating_sub(kept));
@@ -203,12 +212,13 @@ impl Sizes<'_> {
         let gate = self.gate();
         let gradients = self.matrix(self.model.hidden_size, 2 * self.model.intermediate_size);
         let fused = self.has(Optimization::FusedWeights);
-        // Plain: gate, its sigmoid, the product of both, up-projection. Gradients of parts of one tensor are as large as
-        // the whole of it; others take the places of what was kept.
-        let (kept, multiplying) = match (self.has(Optimization::Swiglu), fused) {
-            (true, _) => (2 * gate, 3 * gate),
-            (false, true) => (4 * gate, 3 * gate),
-            (false, false) => (4 * gate, gate),
+        // Autodiff keeps gate, its sigmoid, the product of both and the up-projection. Gradients of parts of one tensor are
+        // as large as the whole of it; others take the places of what was kept.
+        let (kept, multiplying) = match (self.has(Optimization::Swiglu), fused, self.by_hand) {
+            (true, _, _) | (false, false, true) => (2 * gate, 3 * gate),
+            (false, true, true) => (2 * gate, 4 * gate),
+            (false, true, false) => (4 * gate, 3 * gate),
+            (false, false, false) => (4 * gate, gate),
         };
         let largest = if fused { gradients } else { gradients / 2 };
         let backward = multiplying.max(self.projecting_backward(2 * gate, largest).saturating_sub(kept));
@@ -234,7 +244,8 @@ impl Sizes<'_> {
             return Stage { kept: gradients, forward, backward: hidden.max(gradients), gradients };
         }
         let backward = (2 * logits).max(self.linear_backward(hidden, gradients));
-        Stage { kept: logits, forward: 2 * logits, backward, gradients }
+        // By hand, their gradient is made where they are.
+        Stage { kept: if self.by_hand { 0 } else { logits }, forward: 2 * logits, backward, gradients }
     }
 
     /// The whole forward pass of training, in order.
@@ -282,18 +293,16 @@ impl Sizes<'_> {
         let (hidden, keys) = (self.hidden(), self.keys());
         let packed = hidden + 2 * keys;
         let plain = |optimization| !self.has(optimization);
-        // What three projections share stays until all of attention is done.
-        let shared = if plain(Optimization::FusedWeights) { hidden } else { 0 };
         let attending = if self.has(Optimization::Attention) {
             // A cache that is written in place gets copies of keys and values.
-            packed + 2 * hidden + shared + if cached && self.has(Optimization::KvCache) { 2 * keys } else { 0 }
+            packed + 2 * hidden + if cached && self.has(Optimization::KvCache) { 2 * keys } else { 0 }
         } else {
             // Keys and values of a cache are its own.
-            2 * self.scores() + self.mask() + 3 * hidden + shared + if cached { 0 } else { keys }
+            2 * self.scores() + self.mask() + 3 * hidden + if cached { 0 } else { keys }
         };
         let turning = match (plain(Optimization::Rope), plain(Optimization::FusedWeights)) {
             (true, false) => 2 * packed + 3 * hidden + hidden / 2,
-            (_, true) => 2 * packed + hidden + shared,
+            (_, true) => 2 * packed + hidden,
             (false, false) => packed + hidden,
         };
         let projecting =
