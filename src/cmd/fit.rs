@@ -57,7 +57,9 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
         records: Vec::new(),
     };
     for cell in cells {
-        let predict = |cell: &CellSpec| registry.predicted_peak_bytes(cell, search.workload);
+        // A backend that is a program of its own has models of its own.
+        let predicts = backends::external(&cell.backend).is_none();
+        let predict = |cell: &CellSpec| registry.predicted_peak_bytes(cell, search.workload).filter(|_| predicts);
         let job = |cell| Job::Measure { cell, cache: Some(caches::kept()), once: true };
         let record = search.run(&cell, &executor, predict, job, |probe| {
             if arguments.print.verbose {

@@ -5,7 +5,9 @@ mod tests;
 
 use crate::record::{FitProbe, FitRecord, Grown};
 use crate::runner::Executor;
-use crate::spec::{CellSpec, Failure, FailureKind, GenerationSpec, Job, StepSpec, TrainingSpec, Workload, Workloads};
+use crate::spec::{
+    CellSpec, Failure, FailureKind, GenerationSpec, Job, Optimizer, StepSpec, TrainingSpec, Workload, Workloads,
+};
 
 /// A first distance from the guess of this share of it: predictions are seldom further off.
 const FIRST_STEP_SHARE: usize = 16;
@@ -60,7 +62,7 @@ impl Search {
             Workload::Training => Workloads {
                 // An optimiser makes its moments in the first step and has them beside the gradients from the second on.
                 training: asked.training.as_ref().map(|training| TrainingSpec {
-                    steps: StepSpec { warmup_steps: 1, ..once },
+                    steps: StepSpec { warmup_steps: usize::from(training.optimizer != Optimizer::None), ..once },
                     optimizer: training.optimizer,
                 }),
                 ..Workloads::default()
