@@ -93,6 +93,9 @@ class Growing:
     def __init__(self):
         self.keys = self.values = None
 
+    def restart(self):
+        self.keys = self.values = None
+
     def append(self, k, v, _):
         if self.keys is not None:
             k, v = torch.cat((self.keys, k), dim=2), torch.cat((self.values, v), dim=2)
@@ -105,6 +108,13 @@ class Preallocated:
 
     def __init__(self, shape, static, **kind):
         self.keys, self.values, self.static = torch.zeros(shape, **kind), torch.zeros(shape, **kind), static
+        if static:
+            # A recorded graph then reads and writes them where they are.
+            for cache in (self.keys, self.values):
+                torch._dynamo.mark_static_address(cache)
+
+    def restart(self):
+        pass
 
     def append(self, k, v, positions):
         if self.static:
@@ -177,6 +187,11 @@ class Session:
         shape = (batch, c["num_key_value_heads"], capacity, c["hidden_size"] // c["num_attention_heads"])
         make = lambda: Preallocated(shape, bench.mode is not None, **bench.kind) if bench.optimised else Growing()
         self.caches = [make() for _ in range(c["num_hidden_layers"])]
+
+    def restart(self):
+        self.length = 0
+        for cache in self.caches:
+            cache.restart()
 
     def feed(self, ids):
         positions = (self.length, self.length + ids.shape[1])
@@ -345,10 +360,11 @@ class Bench:
         model = self.model(self.spec["variant"])
         series = {"first_token_ns": [], "per_token_ns": []}
         batch, new = spec["batch_size"], spec["new_tokens"]
+        session = Session(self, batch, spec["prompt_tokens"] + new)
 
         def step(phase):
             prompt, tokens = self.ids(batch, spec["prompt_tokens"]), [self.ids(batch, 1) for _ in range(new - 1)]
-            session = Session(self, batch, spec["prompt_tokens"] + new)
+            session.restart()
             first = self.time(lambda: session.feed(prompt))
             gaps = [self.time(lambda token=token: session.feed(token)) for token in tokens]
             if phase == "measure":
@@ -358,7 +374,7 @@ class Bench:
 
         steps = {"warmup_steps": spec["warmup_iterations"], "benchmark_steps": spec["iterations"]}
         observation = self.observe("generation", steps, step, batch, batch * new, start, generation=series)
-        del model, self.forward, self.loss
+        del session, model, self.forward, self.loss
         self.finish(observation)
 
     def report(self):
