@@ -18,7 +18,7 @@ impl CacheOps for CubeBackend {
         first: usize,
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let qkv = row_major(qkv);
+        let (qkv, keys, values) = (row_major(qkv), row_major(keys), row_major(values));
         let (rows, vector, work) = rows(&qkv, &keys, heads);
         let (client, float) = (qkv.client.clone(), element(qkv.dtype));
         let (count, dim) = one_each(&client, work);
@@ -45,6 +45,7 @@ impl CacheOps for CubeBackend {
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let (qkv, position) = (row_major(qkv), row_major(position));
+        let (keys, values) = (row_major(keys), row_major(values));
         let (rows, vector, work) = rows(&qkv, &keys, heads);
         let client = qkv.client.clone();
         let types = [element(qkv.dtype), integer(position.dtype)];
@@ -71,13 +72,15 @@ fn rows(qkv: &CubeTensor, keys: &CubeTensor, heads: Heads) -> (RowsLaunch, usize
     let [_, key_value, capacity, head_dim] = keys.shape().dims();
     let vector = vector_size(&qkv.client, head_dim, &[qkv.dtype]);
     let head = head_dim / vector;
-    let rows = RowsLaunch::new(seq, width / vector, heads.query * head, key_value, capacity, head);
+    let rows = RowsLaunch::new(batch * seq, seq, width / vector, heads.query * head, key_value, capacity, head);
     (rows, vector, batch * seq * key_value * head)
 }
 
 /// Sizes, in vectors where they are not counts.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Rows {
+    /// New positions of all sequences.
+    count: usize,
     /// New positions of a sequence.
     seq: usize,
     /// Of a packed row.
@@ -128,7 +131,7 @@ fn write<F: Float, N: Size>(
     let at = ABSOLUTE_POS % rows.head;
     let head = ABSOLUTE_POS / rows.head % rows.key_value;
     let row = ABSOLUTE_POS / (rows.head * rows.key_value);
-    if row * rows.width >= qkv.len() {
+    if row >= rows.count {
         terminate!();
     }
     let (batch, position) = (row / rows.seq, first + row % rows.seq);

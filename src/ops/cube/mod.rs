@@ -1,7 +1,8 @@
 //! What the kernels for CubeCL devices share: tensors, element types, launch sizes, sums over a cube.
 //!
 //! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
-//! element type is.
+//! element type is. How much there is they are told: a buffer's own length counts what the device allocated, which on
+//! CUDA is more.
 
 mod matrix_product;
 mod product;

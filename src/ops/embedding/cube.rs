@@ -20,7 +20,7 @@ impl EmbeddingOps for CubeBackend {
     ) -> FloatTensor<Self> {
         let (gradient, ids) = (row_major(gradient), row_major(ids));
         let (client, wide) = (gradient.client.clone(), accumulator(gradient.dtype));
-        let width = gradient.shape()[1];
+        let [positions, width] = gradient.shape().dims();
         let table = new_tensor(&gradient, [vocabulary, width], dtype);
         let vector = vector_size(&client, width, &[gradient.dtype, dtype, wide]);
         let vectors = width / vector;
@@ -35,6 +35,7 @@ impl EmbeddingOps for CubeBackend {
             gradient.into_buffer_arg(),
             ids.into_buffer_arg(),
             table.clone().into_buffer_arg(),
+            positions,
             vocabulary,
             vectors,
             vectors.div_ceil(team.units),
@@ -50,6 +51,7 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
     gradient: &[Vector<F, N>],
     ids: &[I],
     table: &mut [Vector<T, N>],
+    positions: usize,
     vocabulary: usize,
     vectors: usize,
     #[comptime] vectors_each: usize,
@@ -67,9 +69,9 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
         sums[i] = Vector::new(A::new(0.0));
     }
     let mut meant = Shared::<[u32]>::new_slice(units);
-    for first in range_stepped(0, ids.len(), units) {
+    for first in range_stepped(0, positions, units) {
         let mut id = vocabulary;
-        if first + unit < ids.len() {
+        if first + unit < positions {
             id = u32::cast_from(ids[first + unit]) as usize;
         }
         let mut is_meant = 0u32;
@@ -80,7 +82,7 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
         let count = cube_sum::<f32>(f32::cast_from(is_meant), team);
         sync_cube();
         if count > 0.5 {
-            for other in 0..min(units, ids.len() - first) {
+            for other in 0..min(units, positions - first) {
                 if meant[other] == 1 {
                     #[unroll]
                     for i in 0..vectors_each {

@@ -67,6 +67,7 @@ fn chunk(logits: CubeTensor, targets: CubeTensor, count: usize) -> Chunk<CubeBac
         targets.into_buffer_arg(),
         losses.clone().into_buffer_arg(),
         InputScalar::new(1.0 / count as f64, element(wide)),
+        rows,
         vocabulary / vector,
         team,
         [element(dtype), element(wide), integer],
@@ -79,6 +80,7 @@ fn chunk(logits: CubeTensor, targets: CubeTensor, count: usize) -> Chunk<CubeBac
         dim,
         losses.into_buffer_arg(),
         loss.clone().into_buffer_arg(),
+        rows,
         team,
         element(wide),
     );
@@ -92,12 +94,13 @@ fn cross_entropy_rows<F: Float, A: Float, I: Int, N: Size>(
     targets: &[I],
     losses: &mut [A],
     share: InputScalar,
+    rows: usize,
     vectors: usize,
     #[comptime] team: Team,
     #[define(F, A, I)] _types: [ElemType; 3],
 ) {
     let row = CUBE_POS;
-    if row >= losses.len() {
+    if row >= rows {
         terminate!();
     }
     let (first, unit) = (row * vectors, UNIT_POS as usize);
@@ -144,9 +147,15 @@ fn cross_entropy_rows<F: Float, A: Float, I: Int, N: Size>(
 }
 
 #[cube(launch)]
-fn sum_of_losses<A: Float>(losses: &[A], to: &mut [A], #[comptime] team: Team, #[define(A)] _type: ElemType) {
+fn sum_of_losses<A: Float>(
+    losses: &[A],
+    to: &mut [A],
+    rows: usize,
+    #[comptime] team: Team,
+    #[define(A)] _type: ElemType,
+) {
     let mut sum = A::new(0.0);
-    for at in range_stepped(UNIT_POS as usize, losses.len(), comptime!(team.units)) {
+    for at in range_stepped(UNIT_POS as usize, rows, comptime!(team.units)) {
         sum += losses[at];
     }
     let sum = cube_sum::<A>(sum, team);

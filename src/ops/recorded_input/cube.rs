@@ -17,7 +17,8 @@ impl RecordedInputOps for CubeBackend {
         let ids = row_major(ids);
         let client = ids.client.clone();
         let types = [&held, &position, &ids].map(|tensor| integer(tensor.dtype));
-        let (count, dim) = one_each(&client, ids.shape().num_elements());
+        let elements = ids.shape().num_elements();
+        let (count, dim) = one_each(&client, elements);
         recorded_input_place::launch(
             &client,
             count,
@@ -25,6 +26,7 @@ impl RecordedInputOps for CubeBackend {
             held.clone().into_buffer_arg(),
             position.clone().into_buffer_arg(),
             ids.into_buffer_arg(),
+            elements,
             at,
             types,
         );
@@ -37,10 +39,11 @@ fn recorded_input_place<H: Int, P: Int, I: Int>(
     held: &mut [H],
     position: &mut [P],
     ids: &[I],
+    elements: usize,
     at: usize,
     #[define(H, P, I)] _types: [ElemType; 3],
 ) {
-    if ABSOLUTE_POS < ids.len() {
+    if ABSOLUTE_POS < elements {
         held[ABSOLUTE_POS] = H::cast_from(ids[ABSOLUTE_POS]);
     }
     if ABSOLUTE_POS == 0 {

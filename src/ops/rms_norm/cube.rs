@@ -37,6 +37,7 @@ impl RmsNormOps for CubeBackend {
             y.clone().into_buffer_arg(),
             InputScalar::new(eps, element(wide)),
             InputScalar::new(columns as f64, element(wide)),
+            columns / vector,
             rows,
             team,
             [element(dtype), element(weight.dtype), element(wide)],
@@ -72,6 +73,7 @@ impl RmsNormOps for CubeBackend {
             partial.clone().into_buffer_arg(),
             InputScalar::new(eps, element(wide)),
             InputScalar::new(columns as f64, element(wide)),
+            columns / vector,
             rows,
             rows_each,
             (columns / vector).div_ceil(team.units),
@@ -87,6 +89,7 @@ impl RmsNormOps for CubeBackend {
             vector,
             partial.into_buffer_arg(),
             dw.clone().into_buffer_arg(),
+            columns / vector,
             parts,
             team.units,
             [element(weight.dtype), element(wide)],
@@ -108,6 +111,7 @@ fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
     y: &mut [Vector<F, N>],
     eps: InputScalar,
     columns: InputScalar,
+    vectors: usize,
     rows: usize,
     #[comptime] team: Team,
     #[define(F, W, A)] _types: [ElemType; 3],
@@ -116,7 +120,6 @@ fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
     if row >= rows {
         terminate!();
     }
-    let vectors = weight.len();
     let first = row * vectors;
     let mut squares = Vector::<A, N>::new(A::new(0.0));
     for at in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units)) {
@@ -140,13 +143,13 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     partial: &mut [Vector<A, N>],
     eps: InputScalar,
     columns: InputScalar,
+    vectors: usize,
     rows: usize,
     rows_each: usize,
     #[comptime] vectors_each: usize,
     #[comptime] team: Team,
     #[define(F, W, A)] _types: [ElemType; 3],
 ) {
-    let vectors = weight.len();
     let part = CUBE_POS;
     if part * rows_each >= rows {
         terminate!();
@@ -200,11 +203,12 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
 fn sum_of_rows<W: Float, A: Float, N: Size>(
     partial: &[Vector<A, N>],
     to: &mut [Vector<W, N>],
+    vectors: usize,
     parts: usize,
     #[comptime] units: usize,
     #[define(W, A)] _types: [ElemType; 2],
 ) {
-    let (vectors, unit) = (to.len(), UNIT_POS as usize);
+    let unit = UNIT_POS as usize;
     let shares = comptime!(units / SUM_LANES);
     let (share, column) = (unit / SUM_LANES, CUBE_POS * SUM_LANES + unit % SUM_LANES);
     let mut sum = Vector::<A, N>::new(A::new(0.0));
