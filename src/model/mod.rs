@@ -12,6 +12,7 @@ pub(crate) mod plain;
 mod registry;
 mod replay;
 mod weights;
+pub mod work;
 
 use std::collections::BTreeMap;
 
