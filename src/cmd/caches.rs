@@ -14,8 +14,13 @@ pub(super) fn kept() -> PathBuf {
     if let Some(folder) = std::env::var_os(VARIABLE) {
         return folder.into();
     }
+    of_user().join("tuning")
+}
+
+/// The user's folder of everything that burnmark keeps from run to run.
+pub(super) fn of_user() -> PathBuf {
     let user = etcetera::choose_base_strategy().map_or_else(|_| std::env::temp_dir(), |user| user.cache_dir());
-    user.join("burnmark").join("tuning")
+    user.join("burnmark")
 }
 
 /// Where the cells of a run find tuned kernels and leave theirs: a folder each, but for the one that is kept.

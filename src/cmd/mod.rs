@@ -10,6 +10,7 @@ pub(crate) mod fit;
 pub(crate) mod history;
 pub(crate) mod ops;
 pub(crate) mod output;
+mod peaks;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod tuning;

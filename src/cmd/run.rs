@@ -10,7 +10,7 @@ use super::agreement::{self, SharedReferences};
 use super::caches::Caches;
 use super::executor::Children;
 use super::output::{complain, pretty, print};
-use super::{CommandError, planned};
+use super::{CommandError, peaks, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
 use crate::config::{self, Experiment};
@@ -42,7 +42,9 @@ pub(crate) fn run(arguments: &RunArgs, registry: &Registry) -> Result<ExitCode, 
     let executor = Children::new(&experiment.limits, stop.clone(), print_as.verbose)?;
     let (rounds, seed, caches) = (experiment.rounds, experiment.seed, Caches::new()?);
     let run = Run { executor: &executor, stop, output: &experiment.output, caches, rounds, seed };
-    let saved = run.gates(&plan, &mut results, &mut live)? && run.cells(&plan, &mut results, &mut live);
+    let saved = run.gates(&plan, &mut results, &mut live)?
+        && run.cells(&plan, &mut results, &mut live)
+        && run.peaks(&mut results, &mut live);
     live.finish();
     report(&results, print_as)?;
     Ok(if run.stop.is_set() {
@@ -131,6 +133,21 @@ impl Run<'_> {
         live.cell_finished(&label, record.failure().is_none(), &detail);
         results.finish_cell(record);
         self.save(results)
+    }
+
+    /// Adds the peaks of every device that cells ran on; false if the results could not be kept.
+    fn peaks(&self, results: &mut Results, live: &mut Live) -> bool {
+        for (cell, empty) in peaks::wanted(results) {
+            if self.stop.is_set() {
+                return true;
+            }
+            live.message(&format!("peaks of {}, {}, {}", cell.backend, cell.mode, cell.precision));
+            results.add_peaks(peaks::found(&cell, empty, self.executor));
+            if !self.save(results) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Writes the results; if their place fails, beside the system's temporary files, so that nothing is lost.

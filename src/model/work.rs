@@ -1,6 +1,6 @@
 //! Floating-point operations and bytes that the decoder's workloads need, whatever a variant does.
 //!
-//! Operations are *model FLOPs* (Chowdhery et al. 2022, "PaLM", arXiv:2204.02311, appendix B): multiplications and
+//! Operations are *model FLOPs* (Chowdhery et al. 2022, "`PaLM`", arXiv:2204.02311, appendix B): multiplications and
 //! additions of matrix products alone, causal attention counted over the keys it sees, nothing computed again. Bytes are the
 //! least traffic with memory: what has to be there before or after a step is moved once, activations in between not at all.
 
@@ -104,7 +104,7 @@ pub fn mean_decode(
     let steps = new_tokens.checked_sub(1).filter(|steps| *steps > 0)?;
     let ends = [prompt, prompt + steps - 1].map(|position| decode(model, batch, position, precision));
     // Both grow linearly with the position.
-    Some(Work { flops: (ends[0].flops + ends[1].flops) / 2, bytes: (ends[0].bytes + ends[1].bytes) / 2 })
+    Some(Work { flops: ends[0].flops.midpoint(ends[1].flops), bytes: ends[0].bytes.midpoint(ends[1].bytes) })
 }
 
 #[cfg(test)]

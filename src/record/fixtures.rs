@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CellRecord, Environment, GatePolicy, GateRecord, Results, Setup, Versions};
+use super::{CellRecord, Environment, GatePolicy, GateRecord, Peak, PeaksRecord, Results, Setup, Versions};
 use crate::config::Experiment;
 use crate::plan::{Available, plan};
 use crate::runner::Collected;
@@ -149,6 +149,27 @@ pub(crate) fn record(
         ..Collected::default()
     };
     CellRecord::new(spec, done)
+}
+
+/// Peaks of the fixtures' device: 1 TFLOP/s and 100 GB/s.
+pub(crate) fn peaks() -> PeaksRecord {
+    let peak = |value: f64, unit: &str| Peak {
+        value: Some(value),
+        unit: unit.to_owned(),
+        source: "made up".to_owned(),
+        reason: None,
+    };
+    PeaksRecord {
+        backend: "flex".to_owned(),
+        device: "Some CPU".to_owned(),
+        cpu: Some("Some CPU".to_owned()),
+        mode: Mode::Default,
+        precision: Precision::F32,
+        burnmark: "1.2.3".to_owned(),
+        timestamp: "2026-01-01T00:00:00Z".to_owned(),
+        flops: peak(1e12, "FLOP/s"),
+        bytes: peak(1e11, "byte/s"),
+    }
 }
 
 /// Baseline and optimised model measured, the third cell crashed after training.

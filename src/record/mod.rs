@@ -18,6 +18,7 @@ mod ladder;
 mod metric;
 mod operations;
 mod results;
+mod roofline;
 mod schema;
 pub mod store;
 #[cfg(test)]
@@ -37,5 +38,6 @@ pub use ladder::LadderStep;
 pub use metric::Metric;
 pub use operations::{OperationsRecord, OperationsResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
+pub use roofline::{Peak, PeaksRecord, Roof, Roofline};
 pub use schema::Layout;
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

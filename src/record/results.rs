@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::{Agreement, Verdict, agreements, judge};
 use super::ladder::{LadderStep, ladder};
+use super::roofline::rooflines;
 use super::tuning::{break_evens, tuning_spreads};
 use super::{
     BreakEven, CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord,
-    PairRecord, TuningSpread,
+    PairRecord, PeaksRecord, Roofline, TuningSpread,
 };
 use crate::spec::CellSpec;
 
@@ -75,6 +76,12 @@ pub struct Results {
     /// How far tunings of repeated cold cells lie apart.
     #[serde(default)]
     pub tuning_spreads: Vec<TuningSpread>,
+    /// What the devices can do at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peaks: Vec<PeaksRecord>,
+    /// How near every workload of every cell comes to that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rooflines: Vec<Roofline>,
     /// Every cell of the plan, run or not, in order.
     pub plan: Vec<CellSpec>,
     /// The cells that have been run, in the order of the plan.
@@ -106,6 +113,8 @@ impl Results {
             agreements: Vec::new(),
             break_evens: Vec::new(),
             tuning_spreads: Vec::new(),
+            peaks: Vec::new(),
+            rooflines: Vec::new(),
             plan,
             cells: Vec::new(),
         };
@@ -122,6 +131,12 @@ impl Results {
     /// Adds the outcome of a cell, or replaces an earlier outcome of the same cell.
     pub fn finish_cell(&mut self, cell: CellRecord) {
         self.keep(cell);
+        self.derive();
+    }
+
+    /// Adds the peaks of a device.
+    pub fn add_peaks(&mut self, peaks: PeaksRecord) {
+        self.peaks.push(peaks);
         self.derive();
     }
 
@@ -162,6 +177,7 @@ impl Results {
         self.agreements = agreements(&self.gates, &self.plan);
         self.break_evens = break_evens(&self.cells);
         self.tuning_spreads = tuning_spreads(&self.cells);
+        self.rooflines = rooflines(&self.cells, &self.peaks);
         let planned: HashMap<String, &CellSpec> = self.plan.iter().map(|cell| (cell.id(), cell)).collect();
         let view = |id: &str| planned.get(id).map(|cell| (*cell, ClassicModel::of(cell, self.cell(id))));
         let compared = |pair: &PairRecord| {

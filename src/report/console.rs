@@ -29,6 +29,10 @@ pub fn summary(results: &Results, style: Style) -> String {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
     text.push_str(&evidence(results));
+    if !results.peaks.is_empty() {
+        let it = tables::rooflines(results);
+        text.push_str(&format!("\n{}\n{}", style.bold("Roofline"), table(&it.header, &it.rows)));
+    }
     for steps in tables::ladders(results) {
         let title = style.bold("Attribution");
         text.push_str(&format!("\n{title} · {}\n{}", steps.caption, table(&steps.header, &steps.rows)));

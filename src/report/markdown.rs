@@ -19,7 +19,11 @@ pub fn document(results: &Results) -> String {
         known(&environment.rustc),
         known(&environment.cpu),
     );
-    let single = [("Summary", tables::comparisons(results)), ("Times", tables::times(results))];
+    let single = [
+        ("Summary", tables::comparisons(results)),
+        ("Times", tables::times(results)),
+        ("Roofline", tables::rooflines(results)),
+    ];
     let ladders = tables::ladders(results).into_iter().map(|it| ("Attribution", it));
     let ledger = tables::ledger(results).into_iter().map(|it| ("Tuning", it));
     let all = single.into_iter().chain(ladders).chain([("Memory", tables::memory(results))]).chain(ledger);

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::units::{claim, marked, megabytes, or_missing, percent, time};
-use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, StepFigures};
+use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, Roof, Roofline, StepFigures};
 use crate::spec::{Figure, MemoryPhase};
 use crate::stats::RatioInterval;
 
@@ -72,6 +72,44 @@ pub(super) fn times(results: &Results) -> Table {
     }
     let header = ["cell", "", "samples", "mean", "deviation", "median", "least", "95th percentile", "99th", "most"];
     Table { caption: "Wall clock, device synchronised".to_owned(), header: header.map(str::to_owned).to_vec(), rows }
+}
+
+/// How near every workload comes to its device's peaks.
+pub(super) fn rooflines(results: &Results) -> Table {
+    let giga = |rate: Option<f64>| or_missing(rate.map(|rate| rate / 1e9), |rate| format!("{rate:.1}"));
+    let share = |share: Option<f64>| or_missing(share, |share| format!("{:.1} %", share * 100.0));
+    let row = |it: &Roofline| {
+        let label = results.cell(&it.cell).map_or_else(|| it.cell.clone(), |cell| cell.spec.label());
+        let roof = match it.roof {
+            Some(Roof::Compute) => "compute".to_owned(),
+            Some(Roof::Memory) => "memory".to_owned(),
+            None => it.reason.clone().unwrap_or_default(),
+        };
+        vec![
+            label,
+            it.metric.to_string(),
+            giga(it.flops_per_s),
+            share(it.mfu),
+            giga(it.bytes_per_s),
+            share(it.mbu),
+            or_missing(it.flops_per_byte, |intensity| format!("{intensity:.1}")),
+            roof,
+        ]
+    };
+    let header = ["cell", "", "GFLOP/s", "MFU", "GB/s", "MBU", "FLOP/byte", "bound by"].map(str::to_owned).to_vec();
+    let peaks: Vec<String> = results
+        .peaks
+        .iter()
+        .map(|it| {
+            let (flops, bytes) = (giga(it.flops.value), giga(it.bytes.value));
+            format!("; {} {} {}: {flops} GFLOP/s, {bytes} GB/s", it.backend, it.mode, it.precision)
+        })
+        .collect();
+    Table {
+        caption: format!("Model FLOPs and least bytes over the mean time, beside measured peaks{}", peaks.concat()),
+        header,
+        rows: results.rooflines.iter().map(row).collect(),
+    }
 }
 
 /// Memory of every workload, by phase.

@@ -8,6 +8,14 @@ fn the_summary_of_a_run() {
 }
 
 #[test]
+fn a_run_with_peaks_has_a_roofline() {
+    let mut results = measured();
+    assert!(!console::summary(&results, Style::default()).contains("Roofline"));
+    results.add_peaks(crate::record::fixtures::peaks());
+    insta::assert_snapshot!(console::summary(&results, Style::default()));
+}
+
+#[test]
 fn a_failed_gate_shows_its_checks_and_no_ratio() {
     let mut results = planned();
     results.finish_gate(gate(&results, 0.5));

@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::record::CellRecord;
+use crate::record::{CellRecord, PeaksRecord};
 use crate::stats::Sample;
 
 const WIDTH: u32 = 900;
@@ -147,6 +147,38 @@ pub(super) fn positions(cell: &CellRecord) -> Option<String> {
             .build_cartesian_2d(0.0..count as f64 + 1.0, 0.0..most * 1.1)?;
         chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("tokens after the first").y_desc("ms").draw()?;
         chart.draw_series(LineSeries::new(gaps.iter().copied(), BLUE.stroke_width(2)))?;
+        Ok(())
+    })
+}
+
+/// The roofs of a device, and a mark for each `(name, FLOP/byte, FLOP/s)` under them, numbered; both axes logarithmic.
+pub(super) fn roofline(peaks: &PeaksRecord, marks: &[(String, f64, f64)]) -> Option<String> {
+    let (flops, bytes) = (peaks.flops.value?, peaks.bytes.value?);
+    let ridge = flops / bytes;
+    let all = || marks.iter().map(|(_, intensity, _)| *intensity).chain([ridge]);
+    let (left, right) = (all().fold(f64::INFINITY, f64::min) / 4.0, all().fold(0.0, f64::max) * 4.0);
+    let rates = || marks.iter().map(|(.., rate)| rate / 1e9).chain([flops / 1e9, left * bytes / 1e9]);
+    let (low, high) = (rates().fold(f64::INFINITY, f64::min) / 2.0, rates().fold(0.0, f64::max) * 2.0);
+    if marks.is_empty() || !(low > 0.0 && left > 0.0) {
+        return None;
+    }
+    drawn(380 + 18 * marks.len() as u32, |canvas| {
+        let (upper, lower) = canvas.split_vertically(370);
+        let mut chart = ChartBuilder::on(&upper)
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(70)
+            .build_cartesian_2d((left..right).log_scale(), (low..high).log_scale())?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("FLOP/byte").y_desc("GFLOP/s").draw()?;
+        let roofs = [(left, left * bytes / 1e9), (ridge, flops / 1e9), (right, flops / 1e9)];
+        chart.draw_series(LineSeries::new(roofs, ORANGE.stroke_width(2)))?;
+        for (index, (name, intensity, rate)) in marks.iter().enumerate() {
+            let (at, number) = ((*intensity, rate / 1e9), (index + 1).to_string());
+            chart.draw_series([Circle::new(at, 4, BLUE.filled())])?;
+            chart.draw_series([Text::new(number.clone(), at, ("sans-serif", 13).into_font())])?;
+            let place = (78, 4 + 18 * index as i32);
+            lower.draw(&Text::new(format!("{number}  {name}"), place, ("sans-serif", 13).into_font()))?;
+        }
         Ok(())
     })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Style;
 use super::tables::{self, Table};
-use crate::record::{CellRecord, Metric, Results};
+use crate::record::{CellRecord, Metric, PeaksRecord, Results};
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 
@@ -29,6 +29,8 @@ struct Page<'a> {
     summary: String,
     comparisons: Table,
     times: Table,
+    rooflines: Table,
+    roofs: Vec<Chart>,
     memory: Table,
     ladders: Vec<Table>,
     ledger: Vec<Table>,
@@ -60,6 +62,8 @@ pub fn page(results: &Results) -> String {
         summary: super::console::summary(results, Style::default()),
         comparisons: tables::comparisons(results),
         times: tables::times(results),
+        rooflines: tables::rooflines(results),
+        roofs: roofs(results),
         memory: tables::memory(results),
         ladders: tables::ladders(results),
         ledger: tables::ledger(results),
@@ -85,6 +89,23 @@ fn distributions(results: &Results) -> Vec<Chart> {
         charts::strips(&cells).map(|svg| Chart { caption: metric.to_string(), svg })
     };
     Metric::ALL.into_iter().filter_map(of).collect()
+}
+
+/// The roofs of every device, and what was reached under them.
+fn roofs(results: &Results) -> Vec<Chart> {
+    let of = |peaks: &PeaksRecord| {
+        let marks: Vec<(String, f64, f64)> = results
+            .rooflines
+            .iter()
+            .filter_map(|it| {
+                let cell = results.cell(&it.cell).filter(|cell| peaks.is_of(&cell.spec))?;
+                Some((format!("{}: {}", cell.spec.label(), it.metric), it.flops_per_byte?, it.flops_per_s?))
+            })
+            .collect();
+        let caption = format!("{} ({}), {}, {}", peaks.backend, peaks.device, peaks.mode, peaks.precision);
+        charts::roofline(peaks, &marks).map(|svg| Chart { caption, svg })
+    };
+    results.peaks.iter().filter_map(of).collect()
 }
 
 fn charts_of(results: &Results, draw: impl Fn(&CellRecord) -> Vec<(String, String)>) -> Vec<Chart> {
@@ -115,6 +136,16 @@ mod tests {
             let found = page.match_indices(outside).find(|(at, _)| !page[*at..].starts_with("http://www.w3.org/"));
             assert_eq!(found, None, "nothing is asked of a network");
         }
+    }
+
+    #[test]
+    fn roofs_are_drawn_where_peaks_were_measured() {
+        let mut results = measured();
+        assert!(roofs(&results).is_empty());
+        results.add_peaks(crate::record::fixtures::peaks());
+        let svg = &roofs(&results)[0].svg;
+        assert_eq!(svg.matches("<circle").count(), results.rooflines.len(), "a mark for each time");
+        assert!(svg.contains("example/default/f32/b2s512: per-token"), "{svg}");
     }
 
     #[test]
