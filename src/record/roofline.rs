@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CellRecord, Metric};
@@ -5,7 +6,7 @@ use crate::model::work;
 use crate::spec::{CellSpec, Mode, Precision, Work};
 
 /// What a device can do at most, in a unit of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Peak {
     /// The figure; null if it could not be had.
     pub value: Option<f64>,
@@ -19,7 +20,7 @@ pub struct Peak {
 }
 
 /// The peaks of a device in one mode and precision, and where they come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeaksRecord {
     /// Backend and device, such as `flex` or `cuda:0`.
     pub backend: String,
@@ -62,7 +63,7 @@ impl PeaksRecord {
 }
 
 /// The roof under which a workload lies (Williams, Waterman and Patterson 2009, "Roofline").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Roof {
     /// Operations a second.
@@ -72,7 +73,7 @@ pub enum Roof {
 }
 
 /// How near a workload of a cell comes to what its device can do.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Roofline {
     /// Id of the cell.
     pub cell: String,
