@@ -48,10 +48,12 @@ impl Optimization {
     fn kernels(self, workload: Workload) -> &'static [&'static [&'static str]] {
         match (self, workload) {
             (Self::RmsNorm, Workload::Training) => &[&["RmsNormForward"], &["RmsNormGradients"]],
-            (Self::RmsNorm, _) => &[&["RmsNormForward"]],
+            (Self::RmsNorm, Workload::Inference) => &[&["RmsNormForward"]],
+            (Self::RmsNorm, Workload::Generation) => &[&["RmsNormForward", "FusedLinear"]],
             (Self::Rope, _) => &[&["RopeRotate"]],
             (Self::Swiglu, Workload::Training) => &[&["SwigluForward"], &["SwigluGradient"]],
-            (Self::Swiglu, _) => &[&["SwigluForward"]],
+            (Self::Swiglu, Workload::Inference) => &[&["SwigluForward"]],
+            (Self::Swiglu, Workload::Generation) => &[&["SwigluForward", "FusedLinear"]],
             (Self::Attention, Workload::Training) => &[
                 &["AttentionForward", "MatrixForward"],
                 &["AttentionQueryGradients", "MatrixQueryGradients"],
@@ -62,6 +64,7 @@ impl Optimization {
                 &[&["AttentionForward", "MatrixForward"], &["AttentionDecode", "AttentionDecodeAt"]]
             }
             (Self::Loss, Workload::Training) => &[&["CrossEntropyRows"]],
+            (Self::KvCache, Workload::Generation) => &[&["CachePut", "CachePutAt"]],
             (Self::FusedWeights | Self::Linear | Self::KvCache | Self::Loss | Self::Backward | Self::LastLogits, _) => {
                 &[]
             }
