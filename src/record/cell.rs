@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Execution, GenerationFigures, StepFigures, TuningRecord, Warmup};
+use super::{Execution, GenerationFigures, SteadyState, StepFigures, TuningRecord, Warmup};
 use crate::runner::Collected;
 use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observation, Workload, Workloads};
 
@@ -10,6 +10,9 @@ use crate::spec::{Applied, CellSpec, DeviceReport, Failure, FailureKind, Observa
 pub struct WorkloadRecord<Figures> {
     /// Derived; can be computed again from the rounds.
     pub figures: Figures,
+    /// From which step on times stayed the same; derived as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady_state: Option<SteadyState>,
     /// Raw: the same work in one process after the other. There is at least one.
     #[schemars(length(min = 1))]
     pub rounds: Vec<Observation>,
@@ -17,7 +20,8 @@ pub struct WorkloadRecord<Figures> {
 
 impl<Figures> WorkloadRecord<Figures> {
     fn of(rounds: Vec<Observation>, figures: impl Fn(&Observation) -> Figures) -> Option<Self> {
-        Some(Self { figures: figures(&pooled(&rounds)?), rounds })
+        let figures = figures(&pooled(&rounds)?);
+        Some(Self { figures, steady_state: Some(SteadyState::of(&rounds)), rounds })
     }
 }
 
@@ -83,6 +87,7 @@ impl WorkloadRecords {
                 mean_ms: times.mean_ms,
                 std_ms: times.std_ms,
                 warmup,
+                steady_from_step: SteadyState::of(&record.rounds).from_step,
                 execution,
                 growth_bytes_per_step: memory.growth.alarming(),
             }
@@ -94,6 +99,7 @@ impl WorkloadRecords {
                 mean_ms: times.mean_ms,
                 std_ms: times.std_ms,
                 warmup,
+                steady_from_step: SteadyState::of(&record.rounds).from_step,
                 execution,
                 growth_bytes_per_step: memory.growth.alarming(),
             }
@@ -135,6 +141,7 @@ pub(crate) struct Total<'a> {
     pub mean_ms: Option<f64>,
     pub std_ms: Option<f64>,
     pub warmup: &'a Warmup,
+    pub steady_from_step: Option<usize>,
     pub execution: &'a Execution,
     /// Where what is in use keeps growing.
     pub growth_bytes_per_step: Option<f64>,

@@ -6,9 +6,6 @@ use crate::stats::{Sample, Summary};
 
 const NS_PER_MS: f64 = 1e6;
 
-/// A warm-up step this much longer than the median sample is not steady yet.
-const STEADY_FACTOR: f64 = 1.1;
-
 /// What is in use must grow by this share of itself over all samples to be called growing.
 const GROWTH_SHARE: f64 = 0.01;
 
@@ -26,9 +23,6 @@ pub struct Warmup {
     pub total_ms: Option<f64>,
     /// What warming up cost beyond the work done: `sum(t) - steps * median sample`, in milliseconds.
     pub price_ms: Option<f64>,
-    /// The first step, from 0, from which on every warm-up step took at most 1.1 times the median sample; null if the
-    /// last one still took longer.
-    pub steady_from_step: Option<usize>,
     /// Why the figures are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -43,15 +37,11 @@ impl Warmup {
         };
         let total: f64 = curve.iter().sum();
         let steady = median(&observation.samples_ns);
-        let restless = |steady: f64| curve.iter().rposition(|&time| time > STEADY_FACTOR * steady);
         Self {
             steps: curve.len(),
             first_step_ms: Some(first / NS_PER_MS),
             total_ms: Some(total / NS_PER_MS),
             price_ms: steady.map(|steady| (total - curve.len() as f64 * steady) / NS_PER_MS),
-            steady_from_step: steady
-                .map(|steady| restless(steady).map_or(0, |last| last + 1))
-                .filter(|step| *step < curve.len()),
             reason: None,
         }
     }
@@ -208,17 +198,12 @@ mod tests {
 
     #[test]
     fn warming_up_costs_what_exceeds_the_median_sample() {
-        let curve = |warmup: &[u64]| {
-            Warmup::of(&Observation {
-                warmup_ns: warmup.iter().map(|ms| ms * 1_000_000).collect(),
-                samples_ns: vec![10_000_000; 3],
-                ..observation()
-            })
-        };
-        let warm = curve(&[110, 30, 10, 11]);
-        assert_eq!((warm.price_ms, warm.steady_from_step), (Some(121.0), Some(2)));
-        assert_eq!(curve(&[10]).steady_from_step, Some(0));
-        assert_eq!(curve(&[10, 12]).steady_from_step, None);
+        let warm = Warmup::of(&Observation {
+            warmup_ns: [110, 30, 10, 11].map(|ms| ms * 1_000_000).to_vec(),
+            samples_ns: vec![10_000_000; 3],
+            ..observation()
+        });
+        assert_eq!((warm.price_ms, warm.first_step_ms), (Some(121.0), Some(110.0)));
     }
 
     #[test]

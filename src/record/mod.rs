@@ -20,6 +20,7 @@ mod operations;
 mod results;
 mod roofline;
 mod schema;
+mod steady;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -40,4 +41,5 @@ pub use operations::{OperationsRecord, OperationsResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
 pub use roofline::{Peak, PeaksRecord, Roof, Roofline};
 pub use schema::Layout;
+pub use steady::SteadyState;
 pub use tuning::{BreakEven, TuningRecord, TuningSpread};

@@ -76,7 +76,7 @@ fn execution(results: &Results, cells: &[&CellRecord]) -> String {
                 total.workload.to_string(),
                 or_missing(warmup.first_step_ms, time),
                 or_missing(warmup.price_ms, time),
-                warmup.steady_from_step.map_or_else(|| MISSING.to_owned(), |step| format!("step {}", step + 1)),
+                total.steady_from_step.map_or_else(|| MISSING.to_owned(), |step| format!("step {}", step + 1)),
                 if execution.replayed == Some(true) { format!("{launches} + graph") } else { launches },
                 or_missing(execution.fused_percent, |share| format!("{share:.0} %")),
                 or_missing(execution.host_overhead_percent, percent),

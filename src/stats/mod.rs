@@ -1,11 +1,13 @@
 //! Statistics: pure functions over a validated sample of `f64` figures; no clock, no units, no I/O.
 
+mod change_points;
 mod ratio;
 mod sample;
 mod summary;
 #[cfg(test)]
 mod tests;
 
+pub use change_points::{Classification, Course, LEAST_STEPS};
 pub use ratio::{RatioInterval, Verdict};
 pub use sample::{Sample, SampleError};
 pub use summary::Summary;
