@@ -3,6 +3,7 @@
 use super::ledger::ledger;
 use super::table::table;
 use super::units::{MISSING, claim, marked, megabytes, or_missing, percent, rate, time};
+use super::warnings::warnings;
 use super::{Style, tables, verify};
 use crate::record::{
     CellRecord, ClassicModel, GateOutcome, GenerationComparison, Memory, Results, StepComparison, StepFigures, Times,
@@ -38,6 +39,11 @@ pub fn summary(results: &Results, style: Style) -> String {
         text.push_str(&format!("\n{title} · {}\n{}", steps.caption, table(&steps.header, &steps.rows)));
     }
     text.push_str(&ledger(results, style));
+    let doubts = warnings(results);
+    if !doubts.is_empty() {
+        text.push_str(&format!("\n{}\n", style.bad("Warnings")));
+        text.extend(doubts.iter().map(|doubt| format!("  {doubt}\n")));
+    }
     text.push_str(&failures(results, style));
     text
 }

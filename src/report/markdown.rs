@@ -1,6 +1,7 @@
 //! A report as Markdown: the tables that people paste into issues and commits.
 
 use super::tables::{self, Table};
+use super::warnings::warnings;
 use crate::record::Results;
 
 /// The report of a results file.
@@ -29,6 +30,11 @@ pub fn document(results: &Results) -> String {
     let all = single.into_iter().chain(ladders).chain([("Memory", tables::memory(results))]).chain(ledger);
     for (title, it) in all.filter(|(_, it)| !it.rows.is_empty()) {
         text.push_str(&format!("\n## {title}\n\n{}.\n\n{}", it.caption, table(&it)));
+    }
+    let doubts = warnings(results);
+    if !doubts.is_empty() {
+        text.push_str("\n## Warnings\n\n");
+        text.extend(doubts.iter().map(|doubt| format!("- {doubt}\n")));
     }
     for cell in &results.cells {
         if let Some(failure) = cell.failure() {

@@ -19,5 +19,6 @@ mod tests;
 pub(crate) mod tuning;
 mod units;
 pub mod verify;
+mod warnings;
 
 pub use style::Style;

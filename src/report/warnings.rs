@@ -1,0 +1,135 @@
+//! What makes times doubtful, and what helps.
+
+use super::units::percent;
+use crate::record::{Results, SteadyState};
+use crate::spec::{Observation, Workload};
+use crate::stats::{Classification, Sample};
+
+/// A larger share of outliers among a workload's samples is told.
+const OUTLIERS: f64 = 0.05;
+
+/// A round whose median is further from that of the others is told.
+const DRIFT: f64 = 0.05;
+
+/// Every warning of every cell.
+pub(super) fn warnings(results: &Results) -> Vec<String> {
+    let mut all = Vec::new();
+    for cell in &results.cells {
+        let done = cell.workloads();
+        let workloads = [
+            (Workload::Training, done.training.as_ref().map(|record| &record.rounds)),
+            (Workload::Inference, done.inference.as_ref().map(|record| &record.rounds)),
+            (Workload::Generation, done.generation.as_ref().map(|record| &record.rounds)),
+        ];
+        for (workload, rounds) in workloads.into_iter().filter_map(|(workload, rounds)| Some((workload, rounds?))) {
+            let told = [unsteady(workload, rounds), outliers(rounds), drift(rounds)];
+            let label = cell.spec.label();
+            all.extend(told.into_iter().flatten().map(|warning| format!("{label}, {workload}: {warning}")));
+        }
+    }
+    all
+}
+
+/// Whether a round's samples were not all taken in its steady state.
+fn unsteady(workload: Workload, rounds: &[Observation]) -> Option<String> {
+    let courses = SteadyState::of(rounds).rounds;
+    let late = rounds.iter().zip(courses).enumerate().filter_map(|(index, (round, course))| {
+        let course = course.filter(|course| course.from_step > round.warmup_ns.len())?;
+        Some((index, course.from_step - round.warmup_ns.len(), course))
+    });
+    let (round, sample, course) = late.max_by_key(|(_, _, course)| (course.classification, course.from_step))?;
+    let (round, step) = (round + 1, course.from_step);
+    Some(match (course.classification, workload) {
+        (Classification::WarmUp, Workload::Training | Workload::Inference) => format!(
+            "steady state was not reached before the first sample but from step {} on (round {round}); \
+             `--warmup-steps {step}` keeps the warm-up out of the samples",
+            step + 1
+        ),
+        (Classification::WarmUp, Workload::Generation) => format!(
+            "steady state was not reached before the first sample but from iteration {} on (round {round}); \
+             `generation.warmup_iterations = {step}` keeps the warm-up out of the samples",
+            step + 1
+        ),
+        (classification, _) => format!(
+            "times changed within the samples, at sample {} (round {round}, {classification}); look for other load, \
+             heat or a changing clock, and take more samples",
+            sample + 1
+        ),
+    })
+}
+
+/// Samples outside Tukey's fences, 1.5 times the distance of the quartiles below and above them (Tukey 1977), by round.
+fn outliers(rounds: &[Observation]) -> Option<String> {
+    let outside = |round: &Observation| {
+        let times: Vec<f64> = round.samples_ns.iter().map(|&time| time as f64).collect();
+        let Ok(sample) = Sample::new(times.clone()) else { return 0 };
+        let (low, high) = (sample.percentile(25.0), sample.percentile(75.0));
+        let reach = 1.5 * (high - low);
+        times.iter().filter(|time| **time < low - reach || **time > high + reach).count()
+    };
+    let count: usize = rounds.iter().map(|round| round.samples_ns.len()).sum();
+    let outliers: usize = rounds.iter().map(outside).sum();
+    (outliers as f64 > OUTLIERS * count as f64).then(|| {
+        format!("{outliers} of {count} samples are outliers; stop other programs on the machine, and prefer medians")
+    })
+}
+
+/// A round whose median is more than 5 % from that of the others' samples.
+fn drift(rounds: &[Observation]) -> Option<String> {
+    let median = |rounds: &[&Observation]| {
+        let times = rounds.iter().flat_map(|round| &round.samples_ns).map(|&time| time as f64).collect();
+        Sample::new(times).ok().map(|sample| sample.median()).filter(|median| *median > 0.0)
+    };
+    let off = |index: usize| {
+        let others: Vec<&Observation> =
+            rounds.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, round)| round).collect();
+        Some((index, median(&[&rounds[index]])? / median(&others)? - 1.0))
+    };
+    let furthest = (0..rounds.len()).filter_map(off).max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))?;
+    let (round, share) = Some(furthest).filter(|(_, share)| share.abs() > DRIFT)?;
+    Some(format!(
+        "the median of round {} is {} from that of the others; more `--rounds` show how far processes differ",
+        round + 1,
+        percent(share * 100.0)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixtures::{observations, planned, record};
+    use crate::runner::Collected;
+
+    fn told(rounds: &[Vec<u64>]) -> Vec<String> {
+        let mut results = planned();
+        let round = |times: &Vec<u64>| Observation {
+            warmup_ns: times[..2].to_vec(),
+            samples_ns: times[2..].to_vec(),
+            ..observations(30, 100).remove(0)
+        };
+        let first = record(&results, 0, vec![round(&rounds[0])], None);
+        let cell = rounds[1..].iter().fold(first, |cell, times| {
+            cell.with_round(Collected { observations: vec![round(times)], ..Collected::default() })
+        });
+        results.finish_cell(cell);
+        warnings(&results)
+    }
+
+    /// `count` steps that differ by a hundredth.
+    fn steps(count: usize, ns: u64) -> Vec<u64> {
+        (0..count as u64).map(|step| ns + ns / 100 * (step % 3)).collect()
+    }
+
+    #[test]
+    fn each_has_a_remedy_and_good_samples_have_none() {
+        assert_eq!(told(&[steps(40, 1000), steps(40, 1010)]), Vec::<String>::new());
+        let slow = [steps(6, 3000), steps(40, 1000)].concat();
+        let later = [steps(20, 1000), steps(20, 1200)].concat();
+        let mut odd = steps(40, 1000);
+        for step in [10, 20, 30] {
+            odd[step] = 1500;
+        }
+        let all = [told(&[slow]), told(&[later]), told(&[odd]), told(&[steps(40, 1000), steps(40, 1100)])];
+        insta::assert_snapshot!(all.concat().join("\n"));
+    }
+}
