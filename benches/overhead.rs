@@ -19,7 +19,7 @@ use burnmark::CountingAllocator;
 use burnmark::measure::{Clock, StepTimes, run_steps};
 use burnmark::model::{BuildRequest, Model, Registry, Weights};
 use burnmark::record::Environment;
-use burnmark::spec::{Mode, ModelConfig, StepSpec, TuningCache, Workload};
+use burnmark::spec::{Mode, ModelConfig, StepSpec, Stopping, TuningCache, Workload};
 use burnmark::stats::Sample;
 use serde_json::{Value, json};
 
@@ -148,6 +148,7 @@ fn harness(workload: Workload, steps: usize, events: &mut dyn Write, mut step: i
     let measured = run_steps(
         workload,
         &spec,
+        &Stopping::default(),
         start,
         &mut emit,
         || {},

@@ -265,6 +265,7 @@ impl Bench<'_> {
         let measured = run_steps(
             workload,
             steps,
+            &self.spec.stopping,
             self.origin,
             emit,
             || probe.reset_peak(),
@@ -285,6 +286,7 @@ impl Bench<'_> {
         Ok(Observation {
             warmup_ns: of(&measured.warmup, |time| time.total_ns),
             samples_ns: of(&measured.samples, |time| time.total_ns),
+            ended_by: Some(measured.ended_by),
             warmup_at_ns: of(&measured.warmup, |time| time.at_ns),
             samples_at_ns: of(&measured.samples, |time| time.at_ns),
             optimizer_ns: measured.samples.iter().map(|time| time.optimizer_ns).collect(),

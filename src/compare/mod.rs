@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::record::{CellRecord, Metric, Results};
-use crate::spec::{CellSpec, GenerationSpec, StepSpec, TrainingSpec, Workloads};
+use crate::spec::{CellSpec, GenerationSpec, StepSpec, Stopping, TrainingSpec, Workloads};
 use crate::stats::{RatioInterval, Verdict};
 
 pub use rule::{Rule, RuleError};
@@ -141,6 +141,7 @@ fn work(cell: &CellSpec) -> CellSpec {
     CellSpec {
         backend: String::new(),
         seed: 0,
+        stopping: Stopping::default(),
         workloads: Workloads {
             training: training.map(|training| TrainingSpec { steps: any(), ..training }),
             inference: inference.map(|_| any()),

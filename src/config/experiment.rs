@@ -30,6 +30,9 @@ pub struct Experiment {
     pub tuning: Tuning,
     /// How often training and inference run.
     pub steps: Steps,
+    /// What ends a workload's samples before their count.
+    #[serde(default)]
+    pub stopping: Stopping,
     /// Training.
     pub training: Training,
     /// Inference.
@@ -114,6 +117,15 @@ pub struct Steps {
     pub warmup: usize,
     /// Samples.
     pub benchmark: usize,
+}
+
+/// What ends a workload's samples before their count; nothing if both are absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// Half of the 95 % interval of the mean, in percent of it.
+    pub half_width_percent: Option<f64>,
+    /// Seconds of a round.
+    pub max_seconds: Option<f64>,
 }
 
 /// The training workload.
@@ -203,6 +215,7 @@ impl Default for Experiment {
             exclude: Vec::new(),
             tuning: Tuning { cold_repeats: 1 },
             steps: Steps { warmup: 10, benchmark: 50 },
+            stopping: Stopping::default(),
             training: Training { enabled: true, optimizer: Optimizer::None },
             inference: Inference { enabled: true },
             generation: Generation {

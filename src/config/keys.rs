@@ -98,6 +98,16 @@ pub(super) const KEYS: &[Key] = &[
     key("tuning.cold_repeats", Kind::Whole(1, 1000), "Fresh caches a cold cell is repeated in."),
     key("steps.warmup", COUNT, "Steps of training and inference before the first sample."),
     key("steps.benchmark", SIZE, "Samples of training and inference."),
+    optional(
+        "stopping.half_width_percent",
+        Kind::Real(0.0, 100.0),
+        "Half of the 95 % interval of a workload's mean, in percent of it, at which a round's samples are enough.",
+    ),
+    optional(
+        "stopping.max_seconds",
+        Kind::Real(0.0, 31_536_000.0),
+        "Seconds after which a round takes no more samples of a workload.",
+    ),
     key("training.enabled", Kind::Switch, "Whether training is measured."),
     key("training.optimizer", Kind::Word(&["none", "adamw"]), "What happens to the gradients."),
     key("inference.enabled", Kind::Switch, "Whether inference is measured."),

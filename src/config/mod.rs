@@ -12,7 +12,9 @@ mod tests;
 mod validate;
 
 pub use error::{ConfigError, Fault};
-pub use experiment::{Axes, Exclude, Experiment, Generation, Inference, Limits, Model, Steps, Training, Verify};
+pub use experiment::{
+    Axes, Exclude, Experiment, Generation, Inference, Limits, Model, Steps, Stopping, Training, Verify,
+};
 pub use flags::Flags;
 pub(crate) use keys::nearest;
 pub use resolve::{Resolved, load};

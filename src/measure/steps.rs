@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 use burnmark_backend_api::Origin;
 
 use super::nanoseconds;
-use crate::spec::{Event, Failure, Phase, StepSpec, Workload};
+use crate::spec::{Ending, Event, Failure, Phase, StepSpec, Stopping, Workload};
+use crate::stats::relative_half_width;
 
 /// Longest silence between two progress events of a phase, if a step does not take longer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -20,28 +21,52 @@ pub struct StepTimes {
 }
 
 /// Every step of a workload, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
     /// Steps before the first sample.
     pub warmup: Vec<StepTimes>,
     /// The samples.
     pub samples: Vec<StepTimes>,
+    /// What ended them.
+    pub ended_by: Ending,
 }
 
 /// Warms up, calls `warmed_up`, then samples. `step` prepares its input, times itself and is told its phase; what is
-/// done here happens between the timed spans. `origin` is when the device was open.
+/// done here happens between the timed spans. Samples end at their count, or before as `stopping` says. `origin` is when the device was open.
 pub fn run_steps(
     workload: Workload,
     spec: &StepSpec,
+    stopping: &Stopping,
     origin: Origin,
     emit: &mut dyn FnMut(Event),
     warmed_up: impl FnOnce(),
     mut step: impl FnMut(Phase) -> Result<StepTimes, Failure>,
 ) -> Result<Measured, Failure> {
-    let warmup = run_phase(workload, Phase::Warmup, spec.warmup_steps, origin, emit, &mut step)?;
+    let (warmup, _) = run_phase(workload, Phase::Warmup, spec.warmup_steps, origin, emit, &mut |_| None, &mut step)?;
     warmed_up();
-    let samples = run_phase(workload, Phase::Measure, spec.benchmark_steps, origin, emit, &mut step)?;
-    Ok(Measured { warmup, samples })
+    let mut enough = enough(stopping);
+    let (samples, ended) =
+        run_phase(workload, Phase::Measure, spec.benchmark_steps, origin, emit, &mut enough, &mut step)?;
+    Ok(Measured { warmup, samples, ended_by: ended.unwrap_or(Ending::Count) })
+}
+
+/// Tells from the samples so far, beginning now, whether they are to end. How narrow the interval is, is asked whenever
+/// there are a tenth more of them: asking after each would end more often by chance, and take ever longer.
+fn enough(stopping: &Stopping) -> impl FnMut(&[StepTimes]) -> Option<Ending> {
+    let Stopping { half_width_percent, max_seconds } = stopping.clone();
+    let (started, mut asked) = (Instant::now(), 0);
+    move |samples| {
+        if let Some(percent) = half_width_percent
+            && samples.len() >= asked + (asked / 10).max(10)
+        {
+            asked = samples.len();
+            let times: Vec<f64> = samples.iter().map(|time| time.total_ns as f64).collect();
+            if relative_half_width(&times).is_some_and(|share| share * 100.0 <= percent) {
+                return Some(Ending::NarrowEnough);
+            }
+        }
+        max_seconds.filter(|most| started.elapsed().as_secs_f64() >= *most).map(|_| Ending::Time)
+    }
 }
 
 fn run_phase(
@@ -50,10 +75,11 @@ fn run_phase(
     steps: usize,
     origin: Origin,
     emit: &mut dyn FnMut(Event),
+    enough: &mut dyn FnMut(&[StepTimes]) -> Option<Ending>,
     step: &mut impl FnMut(Phase) -> Result<StepTimes, Failure>,
-) -> Result<Vec<StepTimes>, Failure> {
+) -> Result<(Vec<StepTimes>, Option<Ending>), Failure> {
     if steps == 0 {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     emit(Event::PhaseStarted { workload, phase, steps });
     let mut times = Vec::with_capacity(steps);
@@ -66,8 +92,13 @@ fn run_phase(
             reported = Instant::now();
         }
         times.push(time);
+        if done < steps
+            && let Some(ending) = enough(&times)
+        {
+            return Ok((times, Some(ending)));
+        }
     }
-    Ok(times)
+    Ok((times, None))
 }
 
 #[cfg(test)]
@@ -81,6 +112,7 @@ mod tests {
         let measured = run_steps(
             Workload::Inference,
             &spec,
+            &Stopping::default(),
             Instant::now(),
             &mut |event| events.push(event),
             || {},
@@ -103,6 +135,34 @@ mod tests {
         assert_eq!(told, expected);
     }
 
+    fn stopped(stopping: &Stopping, time_ns: fn(u64) -> u64) -> (usize, Ending) {
+        let mut count = 0;
+        let measured = run_steps(
+            Workload::Inference,
+            &StepSpec { warmup_steps: 3, benchmark_steps: 100 },
+            stopping,
+            Instant::now(),
+            &mut |_| {},
+            || {},
+            |_| {
+                count += 1;
+                Ok(StepTimes { total_ns: time_ns(count), ..StepTimes::default() })
+            },
+        );
+        let measured = measured.expect("no step fails");
+        (measured.samples.len(), measured.ended_by)
+    }
+
+    #[test]
+    fn samples_end_at_their_count_when_narrow_enough_or_when_time_is_up() {
+        let narrow = Stopping { half_width_percent: Some(1.0), max_seconds: None };
+        assert_eq!(stopped(&Stopping::default(), |_| 1000), (100, Ending::Count));
+        assert_eq!(stopped(&narrow, |step| 1000 + step % 2), (20, Ending::NarrowEnough));
+        assert_eq!(stopped(&narrow, |step| 1000 * step), (100, Ending::Count));
+        let hasty = Stopping { half_width_percent: Some(1.0), max_seconds: Some(1e-12) };
+        assert_eq!(stopped(&hasty, |_| 1000), (1, Ending::Time));
+    }
+
     #[test]
     fn a_failing_step_ends_the_run() {
         use crate::spec::FailureKind;
@@ -110,6 +170,7 @@ mod tests {
         let failed = run_steps(
             Workload::Training,
             &spec,
+            &Stopping::default(),
             Instant::now(),
             &mut |_| {},
             || {},

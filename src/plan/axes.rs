@@ -1,7 +1,8 @@
 use super::{Available, Pair, PlanError};
 use crate::config::{Exclude, Experiment, nearest};
 use crate::spec::{
-    CellSpec, GenerationSpec, Precision, StepSpec, Tolerance, TrainingSpec, TuningCache, VerifySpec, Workloads,
+    CellSpec, GenerationSpec, Precision, StepSpec, Stopping, Tolerance, TrainingSpec, TuningCache, VerifySpec,
+    Workloads,
 };
 
 /// Every backend burnmark knows, compiled in or not.
@@ -90,6 +91,14 @@ pub(super) fn cells(
     let axes = &experiment.axes;
     let (model, workloads) = (experiment.model.sizes(), workloads(experiment));
     let (precisions, variants) = (precisions(experiment, available, backends), variants(experiment, available));
+    let stopping = Stopping {
+        half_width_percent: experiment.stopping.half_width_percent,
+        max_seconds: experiment.stopping.max_seconds,
+    };
+    let fixed = |backend: &&String| available.external.iter().any(|name| name == backend_name(backend));
+    if let Some(name) = backends.iter().find(fixed).filter(|_| stopping != Stopping::default()) {
+        return Err(PlanError::FixedCounts { name: name.clone() });
+    }
     let mut cells = Vec::new();
     for backend in backends {
         let tunes = available.tuned.iter().any(|name| name == backend_name(backend));
@@ -118,6 +127,7 @@ pub(super) fn cells(
                     seq_length,
                     model: model.clone(),
                     workloads: workloads.clone(),
+                    stopping: stopping.clone(),
                     seed: experiment.seed,
                 }));
             }

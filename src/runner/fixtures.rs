@@ -2,7 +2,7 @@
 
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Figure, Job, MemoryObservation, Mode, ModelConfig, Observation, Phase,
-    Precision, StepSpec, TuningCache, Workload, Workloads,
+    Precision, StepSpec, Stopping, TuningCache, Workload, Workloads,
 };
 
 pub(super) fn job() -> Job {
@@ -21,6 +21,7 @@ pub(super) fn job() -> Job {
             inference: Some(StepSpec { warmup_steps: 1, benchmark_steps: 2 }),
             ..Workloads::default()
         },
+        stopping: Stopping::default(),
         seed: 7,
     };
     Job::Measure { cell, cache: None, once: false }

@@ -134,6 +134,31 @@ pub struct StepSpec {
     pub benchmark_steps: usize,
 }
 
+/// What ends a workload's samples before their count; nothing if both are absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stopping {
+    /// Half of the 95 % interval of the mean, in percent of it, at which the samples are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_width_percent: Option<f64>,
+    /// Seconds after which no more samples are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_seconds: Option<f64>,
+}
+
+/// What ended a workload's samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Ending {
+    /// All that were asked for were taken.
+    #[serde(rename = "count")]
+    Count,
+    /// The interval of the mean was narrow enough.
+    #[serde(rename = "narrow enough")]
+    NarrowEnough,
+    /// Time was up.
+    #[serde(rename = "time")]
+    Time,
+}
+
 /// Training, one step a sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingSpec {
@@ -196,6 +221,9 @@ pub struct CellSpec {
     pub model: ModelConfig,
     /// What is measured.
     pub workloads: Workloads,
+    /// What ends a workload's samples before their count.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stopping: Stopping,
     /// Seed of weights and token ids.
     pub seed: u64,
 }

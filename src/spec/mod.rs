@@ -11,7 +11,8 @@ mod operation;
 mod verification;
 
 pub use cell::{
-    CellSpec, GenerationSpec, Mode, Optimizer, Precision, StepSpec, TrainingSpec, TuningCache, Workload, Workloads,
+    CellSpec, Ending, GenerationSpec, Mode, Optimizer, Precision, StepSpec, Stopping, TrainingSpec, TuningCache,
+    Workload, Workloads,
 };
 pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;

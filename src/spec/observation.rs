@@ -2,7 +2,7 @@ use burnmark_backend_api::KernelUse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Workload;
+use super::{Ending, Workload};
 
 /// One figure of memory with its provenance; `bytes` is `None` only together with a `note` that says why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -158,6 +158,9 @@ pub struct Observation {
     pub warmup_ns: Vec<u64>,
     /// Wall clock of every sample; for generation the whole iteration.
     pub samples_ns: Vec<u64>,
+    /// What ended the samples, if the child says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_by: Option<Ending>,
     /// When each warm-up step began, on the time axis of the tuning events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warmup_at_ns: Vec<u64>,
@@ -210,6 +213,7 @@ impl Observation {
             workload,
             warmup_ns: Vec::new(),
             samples_ns: Vec::new(),
+            ended_by: None,
             warmup_at_ns: Vec::new(),
             samples_at_ns: Vec::new(),
             optimizer_ns: None,

@@ -135,3 +135,21 @@ fn resuming_runs_only_what_is_missing() {
     let (code, _, err) = ran(&mut world.burnmark(&[&base[..], &["--resume"]].concat()));
     assert!(code == 2 && err.contains("cut off"), "{err}");
 }
+
+#[test]
+fn samples_end_once_their_interval_is_narrow_enough_or_time_is_up() {
+    let world = World::new();
+    let run = |stopping: &str| {
+        let quick = std::fs::read_to_string(quick()).expect("it is there");
+        world.write("stopping.toml", &format!("{quick}\n[stopping]\n{stopping}\n"));
+        let arguments = ["--config", "stopping.toml", "--workloads", "inference", "--variants", "default"];
+        let further = ["--rounds", "1", "--benchmark-steps", "30", "--output", "r.json"];
+        let (code, _, err) = ran(&mut world.burnmark(&[&arguments[..], &further[..]].concat()));
+        assert_eq!(code, 0, "{err}");
+        let round = &world.json("r.json")["cells"][0]["outcome"]["workloads"]["inference"]["rounds"][0];
+        (round["samples_ns"].as_array().expect("samples").len(), round["ended_by"].clone())
+    };
+    assert_eq!(run(""), (30, "count".into()));
+    assert_eq!(run("half_width_percent = 100"), (20, "narrow enough".into()));
+    assert_eq!(run("max_seconds = 1e-9"), (1, "time".into()));
+}
