@@ -103,7 +103,13 @@ fn every_committed_results_file_is_read_and_lifted() {
         let (old, new): (Value, Value) = (json(&text), json(&out));
         assert_eq!(new["schema_version"], 2);
         if old["schema_version"] == 2 {
-            assert_eq!(new["cells"], old["cells"], "{}", path.display());
+            // Derived figures may have become more since; what was measured stays.
+            for (old, new) in cells(&old).zip(cells(&new)) {
+                let (old, new) = (&old["outcome"]["workloads"], &new["outcome"]["workloads"]);
+                for workload in ["training", "inference", "generation"] {
+                    assert!(new[workload]["rounds"] == old[workload]["rounds"], "{}: {workload}", path.display());
+                }
+            }
             continue;
         }
         for (old, new) in cells(&old).zip(cells(&new)) {
