@@ -7,9 +7,10 @@ use burn::module::Param;
 use burn::optim::GradientsParams;
 use burn::tensor::{Int, Tensor};
 
-use super::decoder::{Decoder, Layer, Place, Shared};
+use super::decoder::{Decoder, Layer};
 use super::heads::{Qkv, join_heads, split_heads};
 use super::layers::{Linear, Norm};
+use super::shared::{Place, Shared};
 use super::{Optimization, TrainingStep, plain};
 use crate::ops;
 use crate::ops::attention::SavedAttention;

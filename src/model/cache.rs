@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
-use super::decoder::{First, Shared};
 use super::heads::{Qkv, split_heads};
+use super::shared::{First, Shared};
 use crate::ops;
 
 /// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]` each.

@@ -3,23 +3,23 @@
 //! computes each step, never what is computed.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{Gradients, Int, Tensor, TensorData};
 
 use super::backward::training_step;
 use super::cache::LayerCache;
 use super::generation::{Generation, ReplayedGeneration};
 use super::heads::{Qkv, join_heads, split_heads};
 use super::layers::{Linear, Norm, Source, host};
+use super::shared::{First, Place, Shared, table_dtype};
 use super::{Array, BuildError, BuildRequest, Model, Optimization, Optimizations, Session, TrainingStep, Work, plain};
 use crate::ops;
 use crate::ops::attention::{Heads, later_slots};
 use crate::ops::precision::in_type;
 use crate::ops::rope::RopeTables;
-use crate::spec::{ModelConfig, Workload};
+use crate::spec::Workload;
 
 #[derive(Module, Debug)]
 pub(super) struct Decoder {
@@ -41,36 +41,6 @@ pub(super) struct Layer {
     /// Gate and up-projection, in this order: one matrix or two.
     pub gate_up: Vec<Linear>,
     pub down: Linear,
-}
-
-/// What all layers use.
-#[derive(Clone, Debug)]
-pub(super) struct Shared {
-    pub config: ModelConfig,
-    optimizations: Optimizations,
-    pub heads: Heads,
-    pub tables: Option<RopeTables>,
-    dtype: DType,
-    pub device: Device,
-}
-
-/// Where a forward pass stands in its sequences.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub first: First,
-    pub tables: RopeTables,
-    /// Row of the tables that the first position uses.
-    pub row: usize,
-}
-
-/// The first position of a forward pass.
-#[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "one lives for each pass")]
-pub(super) enum First {
-    /// This one.
-    Known(usize),
-    /// The only one of the pass, its number in a tensor `[1]`: replaying a recording moves on.
-    InTensor(Tensor<1, Int>),
 }
 
 impl Decoder {
@@ -186,11 +156,6 @@ impl Decoder {
     }
 }
 
-/// Positions are turned in at least 32 bits.
-fn table_dtype(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
-}
-
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl Model for Decoder {
@@ -269,92 +234,6 @@ impl Model for Decoder {
 
     fn apply(&mut self, optimizer: &mut ModuleOptimizer, learning_rate: f64, gradients: GradientsParams) {
         *self = optimizer.step(learning_rate, self.clone(), gradients);
-    }
-}
-
-impl Shared {
-    pub fn has(&self, optimization: Optimization) -> bool {
-        self.optimizations.has(optimization)
-    }
-
-    pub fn norm(&self, norm: &Norm, x: Tensor<3>) -> Tensor<3> {
-        let (weight, eps) = (norm.weight.val(), self.config.rms_norm_eps);
-        if self.has(Optimization::RmsNorm) { ops::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
-    }
-
-    /// Products of `x`, normalised, with each of `linears`. In generation, where launches are what costs, each is one
-    /// operation.
-    fn normed(&self, norm: &Norm, linears: &[Linear], x: Tensor<3>, generates: bool) -> Vec<Tensor<3>> {
-        let fast = self.has(Optimization::Linear);
-        if generates && fast && self.has(Optimization::RmsNorm) {
-            let (scale, eps) = (norm.weight.val(), self.config.rms_norm_eps);
-            let product =
-                |linear: &Linear| ops::fused_linear::rms_norm_linear(x.clone(), scale.clone(), linear.weight(), eps);
-            return linears.iter().map(product).collect();
-        }
-        let h = self.norm(norm, x);
-        linears.iter().map(|linear| linear.forward(h.clone(), fast)).collect()
-    }
-
-    /// Gate and up-projection as [`Self::swiglu`] wants them: side by side in one tensor, or in two.
-    pub fn gate_up(&self, mut projected: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
-        let width = self.config.intermediate_size;
-        match (projected.len(), self.has(Optimization::Swiglu)) {
-            (2, true) => vec![Tensor::cat(projected, 2)],
-            (1, false) => {
-                let both = projected.remove(0);
-                vec![both.clone().narrow(2, 0, width), both.narrow(2, width, width)]
-            }
-            _ => projected,
-        }
-    }
-
-    /// The gated block of [`Self::gate_up`], `[batch, seq, intermediate]`.
-    pub fn swiglu(&self, mut gate_up: Vec<Tensor<3>>) -> Tensor<3> {
-        let first = gate_up.remove(0);
-        if self.has(Optimization::Swiglu) { ops::swiglu(first) } else { plain::swiglu(first, gate_up.remove(0)) }
-    }
-
-    /// Gradients of gate and up-projection, in as many tensors as there are projections.
-    pub fn swiglu_backward(
-        &self,
-        mut gate_up: Vec<Tensor<3>>,
-        gradient: Tensor<3>,
-        projections: usize,
-    ) -> Vec<Tensor<3>> {
-        let (width, first) = (self.config.intermediate_size, gate_up.remove(0));
-        if self.has(Optimization::Swiglu) {
-            let both = ops::swiglu::swiglu_backward(first, gradient);
-            if projections == 1 {
-                return vec![both];
-            }
-            return vec![both.clone().narrow(2, 0, width), both.narrow(2, width, width)];
-        }
-        let (d_gate, d_up) = plain::swiglu_backward(first, gate_up.remove(0), gradient);
-        if projections == 1 { vec![Tensor::cat(vec![d_gate, d_up], 2)] } else { vec![d_gate, d_up] }
-    }
-
-    /// `residual` plus the product of `x`.
-    fn added(&self, linear: &Linear, x: Tensor<3>, residual: Tensor<3>, generates: bool) -> Tensor<3> {
-        let fast = self.has(Optimization::Linear);
-        if generates && fast {
-            return ops::fused_linear::linear_add(x, linear.weight(), residual);
-        }
-        linear.forward_add(x, residual, fast)
-    }
-
-    /// The plain way makes its tables anew in every forward pass, as `transformers` does.
-    pub fn place(&self, first: usize, seq: usize) -> Place {
-        let (tables, row) = match &self.tables {
-            Some(tables) => (tables.clone(), first),
-            None => (self.tables(first..first + seq), 0),
-        };
-        Place { first: First::Known(first), tables, row }
-    }
-
-    pub fn tables(&self, positions: Range<usize>) -> RopeTables {
-        let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
-        RopeTables::new(positions, head_dim, theta, table_dtype(self.dtype), &self.device)
     }
 }
 

@@ -3,8 +3,9 @@
 use burn::tensor::{Int, Tensor};
 
 use super::cache::LayerCache;
-use super::decoder::{Decoder, First, Place};
+use super::decoder::Decoder;
 use super::replay::Held;
+use super::shared::{First, Place};
 use super::{Replay, Session, Work};
 
 /// Generation with every operation launched.

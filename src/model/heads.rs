@@ -1,6 +1,6 @@
 use burn::tensor::Tensor;
 
-use super::decoder::{Place, Shared};
+use super::shared::{Place, Shared};
 use super::{Optimization, plain};
 use crate::ops;
 use crate::spec::ModelConfig;

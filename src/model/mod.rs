@@ -11,6 +11,7 @@ mod optimization;
 pub(crate) mod plain;
 mod registry;
 mod replay;
+mod shared;
 mod weights;
 pub mod work;
 
