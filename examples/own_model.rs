@@ -62,7 +62,11 @@ impl Bigram {
 impl Model for Bigram {
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let hidden = self.hidden(ids);
-        if self.fused { ops::linear(hidden, self.head.val()) } else { hidden.matmul(self.head.val().unsqueeze()) }
+        if self.fused {
+            ops::linear(hidden, self.head.val(), ops::Products::Vendor)
+        } else {
+            hidden.matmul(self.head.val().unsqueeze())
+        }
     }
 
     fn loss(&self, ids: Tensor<2, Int>) -> Tensor<1> {

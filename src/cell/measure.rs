@@ -58,7 +58,11 @@ pub(super) fn opened(
     mode: Mode,
     precision: Precision,
 ) -> Event {
-    let (execution, notes) = execution(mode, backend.capabilities());
+    let (execution, mut notes) = execution(mode, backend.capabilities());
+    let vendor_products = backend.vendor_products().transpose().unwrap_or_else(|why| {
+        notes.push(format!("variants with `vendor-products` have kernels of the backend's: {why}"));
+        None
+    });
     Event::Opened {
         device: DeviceReport {
             backend: backend.name().to_owned(),
@@ -66,7 +70,7 @@ pub(super) fn opened(
             name: backend.device_name(device),
             threads: backend.threads(),
         },
-        applied: Applied { requested_mode: mode, execution, precision, notes },
+        applied: Applied { requested_mode: mode, execution, precision, vendor_products, notes },
     }
 }
 

@@ -286,7 +286,9 @@ impl Bench<'_> {
                 Case {
                     shapes: vec![[batch, seq, hidden], [1, hidden, output]],
                     parts: vec![hidden],
-                    fused: Box::new(move |x| vec![ops::linear(x[0].clone(), x[1].clone().reshape([hidden, output]))]),
+                    fused: Box::new(move |x| {
+                        vec![ops::linear(x[0].clone(), x[1].clone().reshape([hidden, output]), ops::Products::Vendor)]
+                    }),
                     reference: Box::new(move |x| {
                         let weight = x[1].clone().reshape([hidden, output]);
                         vec![burn::tensor::module::linear(x[0].clone(), weight, None)]
@@ -309,7 +311,13 @@ impl Bench<'_> {
                     fused: Box::new(move |x| {
                         let (states, weight) = (x[0].clone(), x[1].clone().reshape([hidden, vocabulary]));
                         let states = states.reshape([rows, hidden]);
-                        let loss = ops::linear_cross_entropy(states, weight, targets.clone(), batch * (seq - 1));
+                        let loss = ops::linear_cross_entropy(
+                            states,
+                            weight,
+                            targets.clone(),
+                            batch * (seq - 1),
+                            ops::Products::Vendor,
+                        );
                         vec![loss.reshape([1, 1, 1])]
                     }),
                     reference: Box::new(move |x| {

@@ -56,8 +56,9 @@ impl Collected<'_> {
             let [batch, seq, width] = shape;
             let rows = hidden.reshape([batch * seq, width]);
             let (targets, count) = Decoder::targets(ids);
+            let by = self.shared.products();
             let (loss, d_hidden, d_weight) =
-                ops::linear_cross_entropy::linear_cross_entropy_with_gradients(rows, head.weight(), targets, count);
+                ops::linear_cross_entropy::linear_cross_entropy_with_gradients(rows, head.weight(), targets, count, by);
             self.add(&head.weight, d_weight);
             return (loss, d_hidden.reshape(shape));
         }
@@ -85,28 +86,27 @@ struct SavedLinear<'a> {
 impl<'a> SavedLinear<'a> {
     fn forward(linear: &'a Linear, x: Tensor<3>, shared: &Shared) -> (Tensor<3>, Self) {
         let weight = linear.weight();
-        let y = if shared.has(Optimization::Linear) {
-            ops::linear(x.clone(), weight.clone())
-        } else {
-            burn::tensor::module::linear(x.clone(), weight.clone(), None)
+        let y = match shared.linear() {
+            Some(by) => ops::linear(x.clone(), weight.clone(), by),
+            None => burn::tensor::module::linear(x.clone(), weight.clone(), None),
         };
         (y, Self { linear, weight, x })
     }
 
     /// As [`Self::forward`], added to `residual`.
     fn forward_add(linear: &'a Linear, x: Tensor<3>, residual: Tensor<3>, shared: &Shared) -> (Tensor<3>, Self) {
-        if !shared.has(Optimization::Linear) {
+        let Some(by) = shared.linear() else {
             let (y, saved) = Self::forward(linear, x, shared);
             return (residual + y, saved);
-        }
+        };
         let weight = linear.weight();
-        (ops::linear_add(x.clone(), weight.clone(), residual), Self { linear, weight, x })
+        (ops::linear_add(x.clone(), weight.clone(), residual, by), Self { linear, weight, x })
     }
 
     fn backward(self, gradient: Tensor<3>, to: &mut Collected) -> Tensor<3> {
         let Self { linear, weight, x } = self;
-        let (d_x, d_weight) = if to.shared.has(Optimization::Linear) {
-            ops::linear::linear_backward(x, weight, gradient, linear.weight.val().dtype())
+        let (d_x, d_weight) = if let Some(by) = to.shared.linear() {
+            ops::linear::linear_backward(x, weight, gradient, linear.weight.val().dtype(), by)
         } else {
             let rows = |x: &Tensor<3>| {
                 let [batch, seq, width] = x.dims();
@@ -138,6 +138,17 @@ impl<'a> SavedNorm<'a> {
         } else {
             plain::rms_norm_backward(self.x, weight, gradient, eps)
         };
+        to.add(&self.norm.weight, d_weight);
+        d_x
+    }
+
+    /// As [`Self::backward`], with `past`, the gradient of the residual stream past the norm, added.
+    fn backward_add(self, gradient: Tensor<3>, past: Tensor<3>, to: &mut Collected) -> Tensor<3> {
+        if !to.shared.has(Optimization::RmsNorm) {
+            return past + self.backward(gradient, to);
+        }
+        let (weight, eps) = (self.norm.weight.val(), to.shared.config.rms_norm_eps);
+        let (d_x, d_weight) = ops::rms_norm::rms_norm_backward_add(self.x, weight, gradient, past, eps);
         to.add(&self.norm.weight, d_weight);
         d_x
     }
@@ -217,11 +228,11 @@ impl<'a> SavedLayer<'a> {
         let d_gated = self.down.backward(gradient.clone(), to);
         let d_gate_up = shared.swiglu_backward(self.gated, d_gated, self.gate_up.len());
         let d_x = through(self.gate_up, d_gate_up, to);
-        let d_x = gradient + self.mlp_norm.backward(d_x, to);
+        let d_x = self.mlp_norm.backward_add(d_x, gradient, to);
         let d_heads = self.output.backward(d_x.clone(), to);
         let d_qkv = self.heads.backward(d_heads, shared).turned_back(place, shared);
         let d_qkv = d_qkv.split(self.qkv.len(), &shared.config);
         let d_h = through(self.qkv, d_qkv, to);
-        d_x + self.attn_norm.backward(d_h, to)
+        self.attn_norm.backward_add(d_h, d_x, to)
     }
 }

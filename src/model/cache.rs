@@ -1,7 +1,7 @@
 use burn::tensor::Tensor;
 
 use super::heads::{Qkv, split_heads};
-use super::shared::{First, Shared};
+use super::shared::{First, Place, Shared};
 use crate::ops;
 
 /// Keys and values of one layer, `[batch, kv_heads, positions, head_dim]` each.
@@ -48,5 +48,28 @@ impl LayerCache {
             }
             (Self::Growing(_), First::InTensor(_)) => unreachable!("a growing cache is not recorded"),
         }
+    }
+
+    /// As [`Self::append`], queries and keys turned to their positions before, in one launch where both are ours; the turned
+    /// queries `[batch, seq, hidden]`, of which further features are to be ignored, come first.
+    pub(super) fn turn_and_append(
+        &mut self,
+        qkv: Qkv,
+        at: &Place,
+        shared: &Shared,
+    ) -> (Tensor<3>, Tensor<4>, Tensor<4>) {
+        let (Self::Preallocated(cache), true) = (&mut *self, shared.turns_into_cache()) else {
+            let packed = qkv.turned(at, shared).packed();
+            let (keys, values) = self.append(Qkv::Packed(packed.clone()), &at.first, shared);
+            return (packed, keys, values);
+        };
+        let heads = shared.heads;
+        let (qkv, all) = (qkv.packed(), cache.take().expect("left there by the last write"));
+        let (queries, written) = match &at.first {
+            First::Known(first) => ops::cache::turn_and_put(qkv, &at.tables, at.row, all, *first, heads),
+            First::InTensor(position) => ops::cache::turn_and_put_at(qkv, &at.tables, all, position, heads),
+        };
+        let (keys, values) = cache.insert(written).clone();
+        (queries, keys, values)
     }
 }

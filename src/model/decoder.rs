@@ -173,7 +173,7 @@ impl Model for Decoder {
         let hidden = self.shared.norm(&self.norm, self.hidden(ids.clone(), &place, None));
         let (targets, count) = Self::targets(ids);
         let hidden = hidden.reshape([batch * seq, self.shared.config.hidden_size]);
-        ops::linear_cross_entropy(hidden, self.head.weight(), targets, count)
+        ops::linear_cross_entropy(hidden, self.head.weight(), targets, count, self.shared.products())
     }
 
     fn session(&self, batch: usize, capacity: usize) -> Box<dyn Session + '_> {
@@ -249,26 +249,26 @@ impl Layer {
 
     /// Attention heads before the output projection, `[batch, seq, hidden]`.
     fn attend(qkv: Qkv, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
-        let (heads, qkv) = (shared.heads, qkv.turned(at, shared));
+        let heads = shared.heads;
         match (shared.has(Optimization::Attention), cache) {
-            (true, None) => ops::attention(qkv.packed(), heads),
+            (true, None) => ops::attention(qkv.turned(at, shared).packed(), heads),
             (true, Some(cache)) => {
-                let packed = qkv.packed();
-                let [_, seq, _] = packed.dims();
-                let (keys, values) = cache.append(Qkv::Packed(packed.clone()), &at.first, shared);
+                let (queries, keys, values) = cache.turn_and_append(qkv, at, shared);
+                let [_, seq, _] = queries.dims();
                 match &at.first {
-                    First::Known(first) => ops::cached_attention(packed, keys, values, first + seq, heads),
-                    First::InTensor(position) => ops::attention_at(packed, keys, values, position, heads),
+                    First::Known(first) => ops::cached_attention(queries, keys, values, first + seq, heads),
+                    First::InTensor(position) => ops::attention_at(queries, keys, values, position, heads),
                 }
             }
             (false, None) => {
-                let [q, k, v] = qkv.apart(&shared.config);
+                let [q, k, v] = qkv.turned(at, shared).apart(&shared.config);
                 let [_, seq, _] = q.dims();
                 let (k, v) = (split_heads(k, heads.key_value), split_heads(v, heads.key_value));
                 let hidden = plain::later_keys(seq, seq, &shared.device);
                 join_heads(plain::attention(split_heads(q, heads.query), k, v, hidden))
             }
             (false, Some(cache)) => {
+                let qkv = qkv.turned(at, shared);
                 let (k, v) = cache.append(qkv.clone(), &at.first, shared);
                 let [q, _, _] = qkv.apart(&shared.config);
                 let [_, seq, _] = q.dims();
@@ -292,7 +292,7 @@ impl Layer {
     fn gated(&self, projected: Vec<Tensor<3>>, x: Tensor<3>, shared: &Shared, generates: bool) -> Tensor<3> {
         let mut gate_up = shared.gate_up(projected);
         if generates && shared.has(Optimization::Linear) && shared.has(Optimization::Swiglu) {
-            return ops::fused_linear::swiglu_linear_add(gate_up.remove(0), self.down.weight(), x);
+            return ops::fused_linear::swiglu_linear_add(gate_up.remove(0), self.down.weight(), x, shared.products());
         }
         shared.added(&self.down, shared.swiglu(gate_up), x, generates)
     }

@@ -54,7 +54,8 @@ impl<'a> ReplayedGeneration<'a> {
         };
         let held = caches.clone();
         let step: Work<'a, Tensor<2>> = Box::new(move |ids, position| {
-            let place = Place { tables: tables.at(position), first: First::InTensor(position.clone()), row: 0 };
+            let tables = if shared.turns_into_cache() { tables.clone() } else { tables.at(position) };
+            let place = Place { tables, first: First::InTensor(position.clone()), row: 0 };
             decoder.last_logits(ids, &place, &mut held.lock())
         });
         Self { decoder, caches, length: 0, prefill: None, decode: Replay::new(&shared.device, step) }

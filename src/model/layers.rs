@@ -6,6 +6,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::{Array, BuildRequest};
 use crate::ops;
+use crate::ops::Products;
 use crate::ops::precision::in_type;
 
 /// Where a weight comes from: a Hugging Face parameter `[out, in]`.
@@ -55,15 +56,22 @@ impl Linear {
         gradients.get(self.weight.id)
     }
 
-    /// `x [batch, seq, in]` to `[batch, seq, out]`; `fast` through our operation, else through Burn's.
-    pub fn forward(&self, x: Tensor<3>, fast: bool) -> Tensor<3> {
+    /// `x [batch, seq, in]` to `[batch, seq, out]`, through our operation if it is said who makes its product, else through
+    /// Burn's.
+    pub fn forward(&self, x: Tensor<3>, by: Option<Products>) -> Tensor<3> {
         let weight = self.weight();
-        if fast { ops::linear(x, weight) } else { burn::tensor::module::linear(x, weight, None) }
+        match by {
+            Some(by) => ops::linear(x, weight, by),
+            None => burn::tensor::module::linear(x, weight, None),
+        }
     }
 
     /// As [`Self::forward`], added to `residual [batch, seq, out]`.
-    pub fn forward_add(&self, x: Tensor<3>, residual: Tensor<3>, fast: bool) -> Tensor<3> {
-        if fast { ops::linear_add(x, self.weight(), residual) } else { residual + self.forward(x, false) }
+    pub fn forward_add(&self, x: Tensor<3>, residual: Tensor<3>, by: Option<Products>) -> Tensor<3> {
+        match by {
+            Some(by) => ops::linear_add(x, self.weight(), residual, by),
+            None => residual + self.forward(x, None),
+        }
     }
 
     /// Splits a tensor of the weight's shape back into the Hugging Face matrices.

@@ -96,7 +96,9 @@ struct Sizes<'a> {
 
 impl Sizes<'_> {
     fn has(&self, optimization: Optimization) -> bool {
-        self.optimizations.has(optimization)
+        // Products by the vendor's library are a part of our linear layer.
+        let implied = optimization == Optimization::Linear && self.optimizations.has(Optimization::VendorProducts);
+        self.optimizations.has(optimization) || implied
     }
 
     /// Positions of all sequences.

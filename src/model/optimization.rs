@@ -9,6 +9,8 @@ pub enum Optimization {
     FusedWeights,
     /// Linear layers through [`crate::ops::linear`]; residuals added by the product itself.
     Linear,
+    /// Products of linear layers by the vendor's library where there is one, see [`crate::ops::Products`].
+    VendorProducts,
     /// RMSNorm through [`crate::ops::rms_norm()`].
     RmsNorm,
     /// Rotary tables computed once, rotation through [`crate::ops::rope()`].
@@ -29,9 +31,10 @@ pub enum Optimization {
 
 impl Optimization {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::FusedWeights,
         Self::Linear,
+        Self::VendorProducts,
         Self::RmsNorm,
         Self::Rope,
         Self::Swiglu,
@@ -50,6 +53,7 @@ impl Optimization {
             (Self::RmsNorm, Workload::Training) => &[&["RmsNormForward"], &["RmsNormGradients"]],
             (Self::RmsNorm, Workload::Inference) => &[&["RmsNormForward"]],
             (Self::RmsNorm, Workload::Generation) => &[&["RmsNormForward", "FusedLinear"]],
+            (Self::Rope, Workload::Generation) => &[&["RopeRotate", "CacheTurnPut", "CacheTurnPutAt"]],
             (Self::Rope, _) => &[&["RopeRotate"]],
             (Self::Swiglu, Workload::Training) => &[&["SwigluForward"], &["SwigluGradient"]],
             (Self::Swiglu, Workload::Inference) => &[&["SwigluForward"]],
@@ -64,10 +68,17 @@ impl Optimization {
                 &[&["AttentionForward", "MatrixForward"], &["AttentionDecode", "AttentionDecodeAt"]]
             }
             (Self::Loss, Workload::Training) => &[&["CrossEntropyRows"]],
-            (Self::KvCache, Workload::Generation) => &[&["CachePut", "CachePutAt"]],
-            (Self::FusedWeights | Self::Linear | Self::KvCache | Self::Loss | Self::Backward | Self::LastLogits, _) => {
-                &[]
-            }
+            (Self::KvCache, Workload::Generation) => &[&["CachePut", "CachePutAt", "CacheTurnPut", "CacheTurnPutAt"]],
+            (
+                Self::FusedWeights
+                | Self::Linear
+                | Self::VendorProducts
+                | Self::KvCache
+                | Self::Loss
+                | Self::Backward
+                | Self::LastLogits,
+                _,
+            ) => &[],
         }
     }
 }
@@ -77,6 +88,7 @@ impl fmt::Display for Optimization {
         f.write_str(match self {
             Self::FusedWeights => "fused-weights",
             Self::Linear => "linear",
+            Self::VendorProducts => "vendor-products",
             Self::RmsNorm => "rms-norm",
             Self::Rope => "rope",
             Self::Swiglu => "swiglu",

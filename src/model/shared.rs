@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use super::layers::{Linear, Norm};
 use super::{Optimization, Optimizations, plain};
 use crate::ops;
+use crate::ops::Products;
 use crate::ops::attention::Heads;
 use crate::ops::rope::RopeTables;
 use crate::spec::ModelConfig;
@@ -27,7 +28,8 @@ pub(super) struct Shared {
 pub(super) struct Place {
     pub first: First,
     pub tables: RopeTables,
-    /// Row of the tables that the first position uses.
+    /// Row of the tables that the first position uses; if its number is in a tensor and [`Shared::turns_into_cache`], that is
+    /// its row.
     pub row: usize,
 }
 
@@ -46,6 +48,16 @@ impl Shared {
         self.optimizations.has(optimization)
     }
 
+    /// Who makes the products that the model does not leave to Burn.
+    pub fn products(&self) -> Products {
+        if self.has(Optimization::VendorProducts) { Products::Vendor } else { Products::Tuned }
+    }
+
+    /// Who makes the products of linear layers, if they go through our operation.
+    pub fn linear(&self) -> Option<Products> {
+        (self.has(Optimization::Linear) || self.has(Optimization::VendorProducts)).then(|| self.products())
+    }
+
     pub fn norm(&self, norm: &Norm, x: Tensor<3>) -> Tensor<3> {
         let (weight, eps) = (norm.weight.val(), self.config.rms_norm_eps);
         if self.has(Optimization::RmsNorm) { ops::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
@@ -54,15 +66,16 @@ impl Shared {
     /// Products of `x`, normalised, with each of `linears`. In generation, where launches are what costs, each is one
     /// operation.
     pub fn normed(&self, norm: &Norm, linears: &[Linear], x: Tensor<3>, generates: bool) -> Vec<Tensor<3>> {
-        let fast = self.has(Optimization::Linear);
-        if generates && fast && self.has(Optimization::RmsNorm) {
+        let by = self.products();
+        if generates && self.has(Optimization::Linear) && self.has(Optimization::RmsNorm) {
             let (scale, eps) = (norm.weight.val(), self.config.rms_norm_eps);
-            let product =
-                |linear: &Linear| ops::fused_linear::rms_norm_linear(x.clone(), scale.clone(), linear.weight(), eps);
+            let product = |linear: &Linear| {
+                ops::fused_linear::rms_norm_linear(x.clone(), scale.clone(), linear.weight(), eps, by)
+            };
             return linears.iter().map(product).collect();
         }
         let h = self.norm(norm, x);
-        linears.iter().map(|linear| linear.forward(h.clone(), fast)).collect()
+        linears.iter().map(|linear| linear.forward(h.clone(), self.linear())).collect()
     }
 
     /// Gate and up-projection as [`Self::swiglu`] wants them: side by side in one tensor, or in two.
@@ -103,13 +116,17 @@ impl Shared {
         if projections == 1 { vec![Tensor::cat(vec![d_gate, d_up], 2)] } else { vec![d_gate, d_up] }
     }
 
+    /// Whether queries and keys are turned on their way into the cache.
+    pub fn turns_into_cache(&self) -> bool {
+        [Optimization::Attention, Optimization::KvCache, Optimization::Rope].into_iter().all(|step| self.has(step))
+    }
+
     /// `residual` plus the product of `x`.
     pub fn added(&self, linear: &Linear, x: Tensor<3>, residual: Tensor<3>, generates: bool) -> Tensor<3> {
-        let fast = self.has(Optimization::Linear);
-        if generates && fast {
-            return ops::fused_linear::linear_add(x, linear.weight(), residual);
+        if generates && self.has(Optimization::Linear) {
+            return ops::fused_linear::linear_add(x, linear.weight(), residual, self.products());
         }
-        linear.forward_add(x, residual, fast)
+        linear.forward_add(x, residual, self.linear())
     }
 
     /// The plain way makes its tables anew in every forward pass, as `transformers` does.

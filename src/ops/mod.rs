@@ -29,7 +29,7 @@ pub mod swiglu;
 pub(crate) mod testing;
 
 pub use attention::{attention, attention_at, cached_attention};
-pub use linear::{linear, linear_add};
+pub use linear::{Products, linear, linear_add};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use rms_norm::rms_norm;
 pub use rope::rope;

@@ -137,6 +137,7 @@ pub(crate) fn record(
         requested_mode: Mode::Default,
         execution: "eager".to_owned(),
         precision: Precision::F32,
+        vendor_products: None,
         notes: Vec::new(),
     };
     let spec = results.plan[index].clone();

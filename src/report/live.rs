@@ -99,9 +99,10 @@ fn described(event: &Event) -> Option<String> {
     match event {
         Event::Opened { device, applied } => {
             let threads = device.threads.map_or(String::new(), |threads| format!(", {threads} threads"));
+            let vendor = applied.vendor_products.iter().map(|name| format!(", {name}")).collect::<String>();
             let notes: String = applied.notes.iter().map(|note| format!("\n    {note}")).collect();
             Some(format!(
-                "device {} ({}{threads}), mode {}: {}, {}{notes}",
+                "device {} ({}{threads}), mode {}: {}, {}{vendor}{notes}",
                 device.device, device.name, applied.requested_mode, applied.execution, applied.precision
             ))
         }

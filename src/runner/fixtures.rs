@@ -39,6 +39,7 @@ pub(super) fn opened() -> Event {
             requested_mode: Mode::Default,
             execution: "eager".to_owned(),
             precision: Precision::F32,
+            vendor_products: None,
             notes: Vec::new(),
         },
     }

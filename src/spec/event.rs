@@ -103,6 +103,9 @@ pub struct Applied {
     pub execution: String,
     /// Element type used.
     pub precision: Precision,
+    /// The vendor's library that makes the matrix products of variants that ask for it, by name and version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor_products: Option<String>,
     /// Requests that the backend could not meet, each with its reason.
     pub notes: Vec<String>,
 }

@@ -79,6 +79,7 @@ fn every_optimisation_alone_computes_the_same() {
     let names = [
         "fused-weights",
         "linear",
+        "vendor-products",
         "rms-norm",
         "rope",
         "swiglu",

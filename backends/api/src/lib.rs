@@ -169,6 +169,12 @@ pub trait Backend: Sync {
         None
     }
 
+    /// The vendor's library that makes matrix products where a model asks for it, by name and version, or why there is none;
+    /// `None` where none is known for the backend's devices.
+    fn vendor_products(&self) -> Option<Result<String, String>> {
+        None
+    }
+
     /// Opens a device; `device` is what stands behind the colon in `cuda:0`, empty if nothing does.
     fn open(&self, device: &str) -> Result<Device, OpenError>;
 

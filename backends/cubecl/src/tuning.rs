@@ -1,11 +1,12 @@
 //! What CubeCL's environment records of tuning and compiling, and its launches.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use burnmark_backend_api::{
     CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch,
 };
+use cubecl::client::Client;
 use cubecl::config::{TypeNameFormatLevel, type_name_format};
 use cubecl_environment::future::block_on;
 use cubecl_environment::persistence::Database;
@@ -181,7 +182,7 @@ enum Time {
 
 impl Log {
     fn timed(&self, kernel: &'static str, time: Time) {
-        let mut launches = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut launches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(launch) = launches.iter_mut().rev().find(|launch| launch.kernel == kernel && launch.time.is_none())
         {
             launch.time = Some(time);
@@ -191,7 +192,7 @@ impl Log {
 
 impl LaunchObserver for Log {
     fn launched(&self, kernel: &'static str) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Launch { kernel, time: None });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Launch { kernel, time: None });
     }
 
     fn timing(&self) -> TimingRequest {
@@ -212,13 +213,31 @@ impl LaunchObserver for Log {
     }
 }
 
+/// What the watch that began last sees, for launches that CubeCL does not know of.
+static WATCHED: Mutex<Weak<Log>> = Mutex::new(Weak::new());
+
 impl Launches {
     /// Begins.
     #[must_use]
     pub fn new() -> Self {
         let log = Arc::new(Log::default());
+        *WATCHED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&log);
         Self { _observation: LaunchObservation::new(log.clone()), log }
     }
+}
+
+/// Launches something that CubeCL does not know of on its stream; watched, it counts as the kernel `name`.
+pub fn watched(
+    client: &Client,
+    name: &'static str,
+    launch: impl FnOnce() -> Result<(), String> + Send,
+) -> Result<(), String> {
+    let Some(log) = WATCHED.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else { return launch() };
+    let (done, profile) = client.profile(launch, name).map_err(|error| format!("{error:?}"))?;
+    done?;
+    log.launched(name);
+    log.profiled(name, profile);
+    Ok(())
 }
 
 impl Default for Launches {
@@ -229,7 +248,7 @@ impl Default for Launches {
 
 impl LaunchWatch for Launches {
     fn kernels(&self) -> Vec<KernelUse> {
-        let launches = std::mem::take(&mut *self.log.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let launches = std::mem::take(&mut *self.log.0.lock().unwrap_or_else(PoisonError::into_inner));
         let mut kernels: Vec<KernelUse> = Vec::new();
         for launch in launches {
             let name = short(launch.kernel);

@@ -1,5 +1,7 @@
 //! burnmark's adapter for Burn's CUDA backend.
 
+pub mod cublaslt;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn::tensor::{Device, DeviceType};
@@ -86,6 +88,10 @@ impl Backend for Cuda {
 
     fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
         Some(Box::new(cube::Watch::new()))
+    }
+
+    fn vendor_products(&self) -> Option<Result<String, String>> {
+        Some(cublaslt::version().map(|version| format!("cuBLASLt {version}")))
     }
 
     fn tuning_store(&self) -> Option<&'static dyn TuningStore> {

@@ -1,5 +1,5 @@
 //! Which kernels work through whole sequences: products of small matrices where the device has them, plain units
-//! elsewhere, each at two sizes of a tile. The tuner answers; its questions stay the same while a cache fills.
+//! elsewhere, each at several sizes of a tile. The tuner answers; its questions stay the same while a cache fills.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,22 +20,25 @@ use crate::ops::cube::{element, tunes};
 enum Candidate {
     /// The largest tile of plain units, or one of half its size.
     Units { halved: bool },
-    /// Matrix products, this many keys (or rows) passing by at a time.
-    Matrices { passing: usize },
+    /// Matrix products by so many planes, with so many keys (or rows) passing by at a time.
+    Matrices { planes: usize, passing: usize },
 }
 
 /// What the tuner is asked about; the first works everywhere.
-const CANDIDATES: [(&str, Candidate); 4] = [
+const CANDIDATES: [(&str, Candidate); 5] = [
     ("attention_units", UNITS),
     ("attention_half_units", Candidate::Units { halved: true }),
-    ("attention_matrices_32", Candidate::Matrices { passing: 32 }),
-    ("attention_matrices_64", Candidate::Matrices { passing: 64 }),
+    ("attention_matrices_2_32", Candidate::Matrices { planes: 2, passing: 32 }),
+    ("attention_matrices_4_32", FEWER_KEYS),
+    ("attention_matrices_4_64", MORE_KEYS),
 ];
 
 /// What is taken without asking, the first that fits.
-const GUESSES: [Candidate; 3] = [Candidate::Matrices { passing: 64 }, Candidate::Matrices { passing: 32 }, UNITS];
+const GUESSES: [Candidate; 3] = [MORE_KEYS, FEWER_KEYS, UNITS];
 
 const UNITS: Candidate = Candidate::Units { halved: false };
+const FEWER_KEYS: Candidate = Candidate::Matrices { planes: 4, passing: 32 };
+const MORE_KEYS: Candidate = Candidate::Matrices { planes: 4, passing: 64 };
 
 /// What the answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,7 +107,9 @@ fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
     let client: &Client = &like.client;
     match candidate {
         Candidate::Units { halved } => Tile::fitting(client, at, like.dtype, P::BUFFERS, halved).map(Choice::Units),
-        Candidate::Matrices { passing } => MatrixTile::of(client, at, like.dtype, passing).map(Choice::Matrices),
+        Candidate::Matrices { planes, passing } => {
+            MatrixTile::of(client, at, like.dtype, [planes, passing]).map(Choice::Matrices)
+        }
     }
 }
 
@@ -117,6 +122,6 @@ fn question<P: Pass>(pass: &P) -> Question {
         queries: at.seq.next_power_of_two(),
         keys: (at.past + at.seq).next_power_of_two(),
         element: element(like.dtype),
-        matrices: MatrixTile::of(&like.client, at, like.dtype, 32).is_some(),
+        matrices: MatrixTile::of(&like.client, at, like.dtype, [4, 32]).is_some(),
     }
 }

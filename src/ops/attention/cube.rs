@@ -16,7 +16,8 @@ use super::passes::{Backward, Forward};
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
 use crate::ops::cube::{Team, accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
 
-/// Keys a cube works through before others are put beside it.
+/// Keys a cube works through before others are put beside it. Below, the launch is what costs: each query head has a cube of
+/// its own, and all read the same keys.
 const KEYS_PER_SPLIT: usize = 256;
 
 /// Units of a cube that decodes: each scores one key at a time.
@@ -120,17 +121,20 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     // By capacity, not by length: shapes and kernels are then the same at every position.
     let splits = at.capacity.div_ceil(KEYS_PER_SPLIT).clamp(1, MOST_SPLITS);
     let team = Team::new(&client, DECODE_UNITS);
+    let groups_of_head = if splits == 1 { at.heads.group() } else { 1 };
     let tile = DecodeTile {
         team,
-        group: at.heads.group(),
-        key_value: at.heads.key_value,
+        group: at.heads.group() / groups_of_head,
+        groups: at.heads.key_value * groups_of_head,
+        groups_of_head,
         head_dim: at.head_dim,
         splits,
         split_keys: at.capacity.div_ceil(splits),
     };
-    let partial = new_tensor(&queries, [at.batch, at.heads.query, splits, at.head_dim + 2], wide);
+    let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
+    let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
     let vector = vector_size(&client, at.head_dim, &[dtype]);
-    let count = CubeCount::new_2d(splits as u32, (at.batch * at.heads.key_value) as u32);
+    let count = CubeCount::new_2d(splits as u32, (at.batch * tile.groups) as u32);
     let dim = CubeDim::new_1d(team.units as u32);
     let scale = InputScalar::new(at.scale(), element(wide));
     let (floats, partial_to) = ([element(dtype), element(wide)], partial.clone());
@@ -144,6 +148,7 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
             keys.into_buffer_arg(),
             values.into_buffer_arg(),
             partial_to.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
             newest,
             at.query_row,
             at.capacity,
@@ -163,6 +168,7 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
                 values.into_buffer_arg(),
                 position.into_buffer_arg(),
                 partial_to.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
                 at.query_row,
                 at.capacity,
                 scale,
@@ -170,6 +176,9 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
                 [floats[0], floats[1], integer],
             );
         }
+    }
+    if splits == 1 {
+        return out;
     }
     let (count, dim) = one_each(&client, out.shape().num_elements());
     attention_combine::launch(

@@ -8,13 +8,15 @@ use cubecl::prelude::*;
 use super::kernels::NEVER;
 use crate::ops::cube::{Team, cube_max, cube_sum};
 
-/// What one cube of a decode step works on: a key-value head and some of its keys.
+/// What one cube of a decode step works on: query heads that share a key-value head, and some of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct DecodeTile {
     pub team: Team,
-    /// Query heads that share a key-value head.
+    /// Query heads.
     pub group: usize,
-    pub key_value: usize,
+    /// Groups of a sequence, and of a key-value head.
+    pub groups: usize,
+    pub groups_of_head: usize,
     pub head_dim: usize,
     /// Cubes that share the keys of a head.
     pub splits: usize,
@@ -29,6 +31,7 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
+    out: &mut [Vector<F, N>],
     newest: usize,
     query_row: usize,
     capacity: usize,
@@ -36,7 +39,7 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     #[comptime] tile: DecodeTile,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
-    decode::<F, A, N>(queries, keys, values, partial, newest, query_row, capacity, scale.get::<A>(), tile);
+    decode::<F, A, N>(queries, keys, values, partial, out, newest, query_row, capacity, scale.get::<A>(), tile);
 }
 
 /// Attention of one query for each head, its position in a tensor.
@@ -47,6 +50,7 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     values: &[Vector<F, N>],
     position: &[I],
     partial: &mut [A],
+    out: &mut [Vector<F, N>],
     query_row: usize,
     capacity: usize,
     scale: InputScalar,
@@ -54,16 +58,18 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     #[define(F, A, I)] _types: [ElemType; 3],
 ) {
     let newest = u32::cast_from(position[0]) as usize;
-    decode::<F, A, N>(queries, keys, values, partial, newest, query_row, capacity, scale.get::<A>(), tile);
+    decode::<F, A, N>(queries, keys, values, partial, out, newest, query_row, capacity, scale.get::<A>(), tile);
 }
 
-/// Leaves `head_dim` sums of weighted values, the sum of weights and the largest score of each query head of a group.
+/// Attention of a group; of some keys alone `head_dim` sums of weighted values, the sum of weights and the largest score of
+/// each query head, which [`attention_combine`] puts together.
 #[cube]
 fn decode<F: Float, A: Float, N: Size>(
     queries: &[Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
+    out: &mut [Vector<F, N>],
     newest: usize,
     query_row: usize,
     capacity: usize,
@@ -74,10 +80,10 @@ fn decode<F: Float, A: Float, N: Size>(
     let vector = queries.vector_size();
     let vectors = comptime!(tile.head_dim / vector);
     let pair = CUBE_POS_Y as usize;
-    let (batch, key_value) = (pair / comptime!(tile.key_value), pair % comptime!(tile.key_value));
+    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
     let unit = UNIT_POS as usize;
-    let first_query = batch * query_row / vector + key_value * comptime!(group * vectors);
-    let first_slot = pair * capacity;
+    let first_query = batch * query_row / vector + in_batch * comptime!(group * vectors);
+    let first_slot = pair / comptime!(tile.groups_of_head) * capacity;
     let start = CUBE_POS_X as usize * comptime!(tile.split_keys);
     let end = min(start + comptime!(tile.split_keys), newest + 1);
 
@@ -184,14 +190,25 @@ fn decode<F: Float, A: Float, N: Size>(
                 sum += gathered[set * comptime!(group * vectors) + place];
             }
             let g = place / vectors;
-            let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
-            #[unroll]
-            for j in 0..vector {
-                partial[to + place % vectors * vector + j] = sum.extract(j);
+            if comptime!(tile.splits == 1) {
+                let mut weight = total[0];
+                #[unroll]
+                for other in 1..group {
+                    if g == other {
+                        weight = total[other];
+                    }
+                }
+                out[pair * comptime!(group * vectors) + place] = Vector::cast_from(sum / Vector::new(weight));
+            } else {
+                let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
+                #[unroll]
+                for j in 0..vector {
+                    partial[to + place % vectors * vector + j] = sum.extract(j);
+                }
             }
         }
     }
-    if unit == 0 {
+    if comptime!(tile.splits > 1) && unit == 0 {
         #[unroll]
         for g in 0..group {
             let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;

@@ -68,7 +68,12 @@ pub(super) struct Head {
 
 #[cube]
 pub(super) fn head(#[comptime] sizes: Sizes) -> Head {
-    let pair = CUBE_POS_Y as usize;
+    head_of(CUBE_POS_Y as usize, sizes)
+}
+
+/// The head that is number `pair` among all of all sequences.
+#[cube]
+pub(super) fn head_of(pair: usize, #[comptime] sizes: Sizes) -> Head {
     Head { batch: pair / comptime!(sizes.key_value), key_value: pair % comptime!(sizes.key_value) }
 }
 

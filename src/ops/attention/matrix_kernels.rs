@@ -16,7 +16,7 @@ use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::kernels::{Head, NEVER, Places, Sizes, from_the_end, head, key_at, query_at, row_at, value_at};
+use super::kernels::{Head, NEVER, Places, Sizes, from_the_end, head, head_of, key_at, query_at, row_at, value_at};
 
 /// Rows of a plane, which are those of a left factor and of a sum.
 const ROWS: usize = 16;
@@ -466,7 +466,8 @@ pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     }
 }
 
-/// Gradients of the keys and values of one tile: all rows that see them pass by.
+/// Gradients of the keys and values of one tile: all rows that see them pass by, or every so manieth of a cube that shares
+/// them with `splits - 1` others, whose parts `key_gradients_combine` adds up.
 #[cube(launch)]
 pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     qkv: &[Vector<F, W>],
@@ -474,9 +475,11 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     sums: &[f32],
     delta: &[f32],
     d_qkv: &mut [Vector<F, P>],
+    parts: &mut [Vector<f32, P>],
     at: Places,
     scale: f32,
     #[comptime] tile: MatrixTile,
+    #[comptime] splits: usize,
     #[define(F)] _type: ElemType,
 ) {
     let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
@@ -503,8 +506,9 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let mut d_k = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
     let mut d_v = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
     // Earlier rows see none of these keys.
-    let start = first_key * group / tile.passing * tile.passing;
-    for first_row in range_stepped(start, end_row, tile.passing) {
+    let split = CUBE_POS_Z as usize;
+    let start = first_key * group / tile.passing * tile.passing + split * tile.passing;
+    for first_row in range_stepped(start, end_row, comptime!(splits * tile.passing)) {
         copy::<F, W>(qkv, &mut q, &head, first_row, end_row, &at, Part::Queries, tile.passing, tile);
         copy::<F, W>(gradient, &mut d_out, &head, first_row, end_row, &at, Part::Results, tile.passing, tile);
         for i in range_stepped(UNIT_POS as usize, tile.passing, comptime!(tile.units())) {
@@ -545,13 +549,53 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     for j in 0..2usize {
         let key = first_key + plane_key + g + 8 * j;
         if key < end_key {
-            let (to_key, to_value) = (key_at(&head, key, &at), value_at(&head, key, &at));
-            #[unroll]
-            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
-                let d_key = Vector::cast_from(d_k[2 * i + j] * Vector::new(scale));
-                d_qkv[(to_key + i * COLUMNS) / PAIR + t] = d_key;
-                d_qkv[(to_value + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_v[2 * i + j]);
+            if comptime!(splits == 1) {
+                let (to_key, to_value) = (key_at(&head, key, &at), value_at(&head, key, &at));
+                #[unroll]
+                for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                    let d_key = Vector::cast_from(d_k[2 * i + j] * Vector::new(scale));
+                    d_qkv[(to_key + i * COLUMNS) / PAIR + t] = d_key;
+                    d_qkv[(to_value + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_v[2 * i + j]);
+                }
+            } else {
+                let pair = CUBE_POS_Y as usize;
+                let to = ((split * CUBE_COUNT_Y as usize + pair) * end_key + key) * comptime!(2 * tile.sizes.head_dim);
+                #[unroll]
+                for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                    parts[(to + i * COLUMNS) / PAIR + t] = d_k[2 * i + j] * Vector::new(scale);
+                    parts[(to + comptime!(tile.sizes.head_dim) + i * COLUMNS) / PAIR + t] = d_v[2 * i + j];
+                }
             }
         }
     }
+}
+
+/// Adds up the parts `[splits, batch * key_value, seq, 2 * head_dim]` of the gradients of keys and values, `work` of each.
+#[cube(launch)]
+pub(super) fn key_gradients_combine<F: Float, P: Size>(
+    parts: &[Vector<f32, P>],
+    d_qkv: &mut [Vector<F, P>],
+    at: Places,
+    work: usize,
+    #[comptime] sizes: Sizes,
+    #[comptime] splits: usize,
+    #[define(F)] _type: ElemType,
+) {
+    if ABSOLUTE_POS >= work {
+        terminate!();
+    }
+    let width = comptime!(sizes.head_dim / PAIR);
+    let (row, feature) = (ABSOLUTE_POS / comptime!(2 * width), ABSOLUTE_POS % comptime!(2 * width));
+    let (pair, key) = (row / at.seq, row % at.seq);
+    let head = head_of(pair, sizes);
+    let mut sum = parts[ABSOLUTE_POS];
+    #[unroll]
+    for split in 1..splits {
+        sum += parts[split * work + ABSOLUTE_POS];
+    }
+    let mut to = key_at(&head, key, &at);
+    if feature >= width {
+        to = value_at(&head, key, &at);
+    }
+    d_qkv[to / PAIR + feature % width] = Vector::cast_from(sum);
 }

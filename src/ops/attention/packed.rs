@@ -91,9 +91,9 @@ impl Packed {
         )
     }
 
-    /// A cube for each `keys` positions of a key-value head.
-    pub fn key_cubes(&self, keys: usize) -> CubeCount {
-        CubeCount::new_2d(self.seq.div_ceil(keys) as u32, (self.batch * self.heads.key_value) as u32)
+    /// `splits` cubes for each `keys` positions of a key-value head.
+    pub fn key_cubes(&self, keys: usize, splits: usize) -> CubeCount {
+        CubeCount::new_3d(self.seq.div_ceil(keys) as u32, (self.batch * self.heads.key_value) as u32, splits as u32)
     }
 
     /// Heads and their width.

@@ -6,9 +6,15 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::kernels::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use super::matrix_kernels::{MatrixTile, PAIR, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients};
+use super::matrix_kernels::{
+    MatrixTile, PAIR, WIDE, key_gradients_combine, matrix_forward, matrix_key_gradients, matrix_query_gradients,
+};
 use super::packed::Packed;
-use crate::ops::cube::{accumulator, element, multiplies};
+use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each};
+
+/// Cubes of the sweep over keys that a processor is to have, and most that share a tile of keys.
+const CUBES_PER_PROCESSOR: usize = 2;
+const MOST_SPLITS: usize = 8;
 
 /// What a cube works on at a time.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +124,10 @@ impl Pass for Backward {
         match choice {
             Choice::Matrices(tile) => {
                 let (dim, scale) = (CubeDim::new_1d(tile.units() as u32), at.scale() as f32);
-                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(tile.staying()));
+                let splits = tile.splits(&client, &at);
+                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(tile.staying(), splits));
+                let work = at.batch * at.seq * at.heads.key_value * 2 * at.head_dim / PAIR;
+                let parts = new_tensor(&self.qkv, [if splits > 1 { splits * work * PAIR } else { PAIR }], wide);
                 matrix_query_gradients::launch(
                     &client,
                     rows,
@@ -146,15 +155,33 @@ impl Pass for Backward {
                     sums_,
                     delta_,
                     d_qkv_,
+                    parts.clone().into_buffer_arg(),
                     at.launch(),
                     scale,
                     tile,
+                    splits,
                     element(dtype),
                 );
+                if splits > 1 {
+                    let (count, dim) = one_each(&client, work);
+                    key_gradients_combine::launch(
+                        &client,
+                        count,
+                        dim,
+                        PAIR,
+                        parts.into_buffer_arg(),
+                        self.d_qkv.into_buffer_arg(),
+                        at.launch(),
+                        work,
+                        at.sizes(),
+                        splits,
+                        element(dtype),
+                    );
+                }
             }
             Choice::Units(tile) => {
                 let (dim, types) = (CubeDim::new_1d(tile.units as u32), [element(dtype), element(wide)]);
-                let (rows, keys) = (at.row_cubes(tile.rows), at.key_cubes(tile.keys));
+                let (rows, keys) = (at.row_cubes(tile.rows), at.key_cubes(tile.keys, 1));
                 let scale = || InputScalar::new(at.scale(), element(wide));
                 attention_query_gradients::launch(
                     &client,
@@ -203,10 +230,19 @@ impl Tile {
 
 impl MatrixTile {
     /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
-    pub fn of(client: &Client, at: &Packed, dtype: DType, passing: usize) -> Option<Self> {
+    pub fn of(client: &Client, at: &Packed, dtype: DType, [planes, passing]: [usize; 2]) -> Option<Self> {
         // Wider heads leave fewer registers for what passes by.
         let most = if at.head_dim > 64 { 32 } else { 64 };
         let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && passing <= most;
-        (fits && multiplies(client, dtype)).then_some(Self { planes: 4, passing, sizes: at.sizes() })
+        (fits && multiplies(client, dtype)).then_some(Self { planes, passing, sizes: at.sizes() })
+    }
+
+    /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two
+    /// steps of rows on average.
+    fn splits(self, client: &Client, at: &Packed) -> usize {
+        let processors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
+        let cubes = at.seq.div_ceil(self.staying()) * at.batch * at.heads.key_value;
+        let steps = at.seq * at.heads.group() / 2 / self.passing;
+        (CUBES_PER_PROCESSOR * processors).div_ceil(cubes).min(steps / 2).clamp(1, MOST_SPLITS)
     }
 }

@@ -1,14 +1,16 @@
-//! One unit a vector: keys and values of all new positions in one launch, into the memory the caches have.
+//! One unit a vector, or the two of a pair that turns: keys and values of all new positions in one launch, into the memory the
+//! caches have.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{CacheOps, Heads};
-use crate::ops::cube::{element, integer, one_each, row_major, vector_size};
+use crate::ops::cube::{accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
 
 impl CacheOps for CubeBackend {
     fn put(
@@ -63,6 +65,124 @@ impl CacheOps for CubeBackend {
             types,
         );
         (keys, values)
+    }
+
+    fn turn_and_put(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        row: usize,
+        first: usize,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let turning = Turning::of(qkv, cos, sin, keys, values, heads);
+        let ([qkv, cos, sin], [queries, keys, values]) = turning.arguments();
+        cache_turn_put::launch(
+            &turning.client,
+            turning.count.clone(),
+            turning.dim,
+            turning.vector,
+            qkv,
+            cos,
+            sin,
+            queries,
+            keys,
+            values,
+            turning.rows(),
+            row,
+            first,
+            turning.types,
+        );
+        turning.results
+    }
+
+    fn turn_and_put_at(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        position: IntTensor<Self>,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let turning = Turning::of(qkv, cos, sin, keys, values, heads);
+        let ([qkv, cos, sin], [queries, keys, values]) = turning.arguments();
+        let [float, table, wide] = turning.types;
+        let position = row_major(position);
+        let integer = integer(position.dtype);
+        cache_turn_put_at::launch(
+            &turning.client,
+            turning.count.clone(),
+            turning.dim,
+            turning.vector,
+            qkv,
+            cos,
+            sin,
+            queries,
+            keys,
+            values,
+            position.into_buffer_arg(),
+            turning.rows(),
+            [float, table, wide, integer],
+        );
+        turning.results
+    }
+}
+
+/// What both launches that turn have in common.
+struct Turning {
+    client: Client,
+    count: CubeCount,
+    dim: CubeDim,
+    /// Elements of a vector: it ends where halves of heads do.
+    vector: usize,
+    /// Element types of the rows, of the tables, and of what is computed.
+    types: [ElemType; 3],
+    /// Packed rows, cosines and sines.
+    inputs: [CubeTensor; 3],
+    /// Turned queries, keys and values.
+    results: (CubeTensor, CubeTensor, CubeTensor),
+    heads: Heads,
+}
+
+impl Turning {
+    fn of(
+        qkv: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+        keys: CubeTensor,
+        values: CubeTensor,
+        heads: Heads,
+    ) -> Self {
+        let inputs = [qkv, cos, sin].map(row_major);
+        let [qkv, cos, _] = &inputs;
+        let [batch, seq, _] = qkv.shape().dims();
+        let half = cos.shape()[1];
+        let client = qkv.client.clone();
+        let vector = vector_size(&client, half, &[qkv.dtype, cos.dtype]);
+        let queries = new_tensor(qkv, [batch, seq, heads.query * 2 * half], qkv.dtype);
+        let units = (heads.query + heads.key_value) * half / vector + heads.key_value * 2 * half / vector;
+        let (count, dim) = one_each(&client, batch * seq * units);
+        let types = [element(qkv.dtype), element(cos.dtype), element(accumulator(qkv.dtype))];
+        let results = (queries, row_major(keys), row_major(values));
+        Self { client, count, dim, vector, types, inputs, results, heads }
+    }
+
+    fn rows(&self) -> TurnedRowsLaunch {
+        let [qkv, cos, _] = &self.inputs;
+        let [batch, seq, _] = qkv.shape().dims();
+        let capacity = self.results.1.shape()[2];
+        let Heads { query, key_value } = self.heads;
+        TurnedRowsLaunch::new(batch * seq, seq, query, key_value, capacity, cos.shape()[1] / self.vector)
+    }
+
+    /// What is read, and what is written.
+    fn arguments(&self) -> ([BufferArg; 3], [BufferArg; 3]) {
+        let (queries, keys, values) = self.results.clone();
+        let arguments = |tensors: [CubeTensor; 3]| tensors.map(CubeTensor::into_buffer_arg);
+        (arguments(self.inputs.clone()), arguments([queries, keys, values]))
     }
 }
 
@@ -139,4 +259,99 @@ fn write<F: Float, N: Size>(
     let to = ((batch * rows.key_value + head) * rows.capacity + position) * rows.head + at;
     keys[to] = qkv[key];
     values[to] = qkv[key + rows.key_value * rows.head];
+}
+
+/// Sizes, in vectors where they are not counts.
+#[derive(CubeType, CubeLaunch, Clone, Copy)]
+struct TurnedRows {
+    /// New positions of all sequences.
+    count: usize,
+    /// New positions of a sequence.
+    seq: usize,
+    /// Query heads.
+    query: usize,
+    /// Key-value heads.
+    key_value: usize,
+    /// Positions a head has room for.
+    capacity: usize,
+    /// Of half a head.
+    half: usize,
+}
+
+#[cube(launch)]
+fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, N>],
+    sin: &[Vector<T, N>],
+    queries: &mut [Vector<F, N>],
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    rows: TurnedRows,
+    row: usize,
+    first: usize,
+    #[define(F, T, A)] _types: [ElemType; 3],
+) {
+    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, row, first);
+}
+
+#[cube(launch)]
+fn cache_turn_put_at<F: Float, T: Float, A: Float, I: Int, N: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, N>],
+    sin: &[Vector<T, N>],
+    queries: &mut [Vector<F, N>],
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    position: &[I],
+    rows: TurnedRows,
+    #[define(F, T, A, I)] _types: [ElemType; 4],
+) {
+    let position = u32::cast_from(position[0]) as usize;
+    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, position, position);
+}
+
+/// A pair of vectors that turns, of a query or of a key, or one vector of a value.
+#[cube]
+fn turn_and_write<F: Float, T: Float, A: Float, N: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, N>],
+    sin: &[Vector<T, N>],
+    queries: &mut [Vector<F, N>],
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    rows: TurnedRows,
+    row: usize,
+    first: usize,
+) {
+    let head = 2 * rows.half;
+    let pairs = (rows.query + rows.key_value) * rows.half;
+    let units = pairs + rows.key_value * head;
+    let (position, unit) = (ABSOLUTE_POS / units, ABSOLUTE_POS % units);
+    if position >= rows.count {
+        terminate!();
+    }
+    let (batch, in_sequence) = (position / rows.seq, position % rows.seq);
+    let from = position * (rows.query + 2 * rows.key_value) * head;
+    let slot = first + in_sequence;
+    if unit < pairs {
+        let (which, at) = (unit / rows.half, unit % rows.half);
+        let angle = (row + in_sequence) * rows.half + at;
+        let low = from + which * head + at;
+        let (a, b) = (Vector::<A, N>::cast_from(qkv[low]), Vector::<A, N>::cast_from(qkv[low + rows.half]));
+        let (c, s) = (Vector::<A, N>::cast_from(cos[angle]), Vector::<A, N>::cast_from(sin[angle]));
+        let (a, b) = (Vector::<F, N>::cast_from(a * c - b * s), Vector::<F, N>::cast_from(b * c + a * s));
+        if which < rows.query {
+            let to = (position * rows.query + which) * head + at;
+            queries[to] = a;
+            queries[to + rows.half] = b;
+        } else {
+            let to = ((batch * rows.key_value + which - rows.query) * rows.capacity + slot) * head + at;
+            keys[to] = a;
+            keys[to + rows.half] = b;
+        }
+    } else {
+        let value = unit - pairs;
+        let to = ((batch * rows.key_value + value / head) * rows.capacity + slot) * head + value % head;
+        values[to] = qkv[from + 2 * pairs + value];
+    }
 }

@@ -4,6 +4,7 @@ use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
 use super::Heads;
 use crate::ops::primitive::last_dim;
+use crate::ops::rope::{RopeOps, Turn};
 
 pub(super) fn put<B: Backend>(
     qkv: FloatTensor<B>,
@@ -38,4 +39,17 @@ fn by_head<B: Backend>(qkv: FloatTensor<B>, head_dim: usize, heads: Heads) -> [F
         let part = last_dim::<B>(qkv.clone(), first * head_dim..(first + heads.key_value) * head_dim);
         B::float_swap_dims(B::float_reshape(part, Shape::new([batch, seq, heads.key_value, head_dim])), 1, 2)
     })
+}
+
+/// The queries of `qkv`, and all of it, turned.
+pub(super) fn turned<B: RopeOps>(
+    qkv: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    row: usize,
+    heads: Heads,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let head_dim = qkv.shape()[2] / heads.packed();
+    let qkv = B::rope(qkv, cos, sin, heads.query + heads.key_value, row, Turn::Forward);
+    (last_dim::<B>(qkv.clone(), 0..heads.query * head_dim), qkv)
 }

@@ -1,4 +1,4 @@
-//! Writing keys and values into a preallocated cache.
+//! Writing keys and values into a preallocated cache, turned to their positions before or on the way.
 //!
 //! Keys and values come packed behind the queries, as the projection leaves them; the caches keep their memory, which a
 //! recorded graph relies on. Not differentiable.
@@ -13,20 +13,32 @@ mod tests;
 use burn::backend::Flex;
 #[cfg(feature = "tch")]
 use burn::backend::LibTorch;
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
 
 use super::attention::Heads;
+#[cfg(feature = "cubecl")]
+use super::primitive::with_last;
+use super::rope::{RopeOps, RopeTables};
 
-/// What a backend provides for [`put`] and [`put_at`].
+/// Queries of a packed row, turned: the metadata of [`CacheOps::turn_and_put`]'s first result.
+#[cfg(feature = "cubecl")]
+fn queries(qkv: &TensorSpec, heads: &Heads) -> TensorSpec {
+    let head_dim = qkv.shape[2] / heads.packed();
+    TensorSpec::new(with_last(qkv.shape.clone(), heads.query * head_dim), qkv.dtype)
+}
+
+/// What a backend provides for [`put`] and [`turn_and_put`].
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cubecl"),
     LibTorch: cfg(feature = "tch"),
     Fusion: cfg(feature = "cubecl")
 )]
-pub trait CacheOps: Backend {
+pub trait CacheOps: RopeOps {
     /// `keys` and `values [batch, key_value, capacity, head_dim]` with those of `qkv [batch, seq, packed * head_dim]`
     /// at positions `first..first + seq`.
     #[fusion(meta = |_, keys, values, _, _| (keys.clone(), values.clone()))]
@@ -50,6 +62,42 @@ pub trait CacheOps: Backend {
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         generic::put_at::<Self>(qkv, keys, values, position, heads)
+    }
+
+    /// As [`Self::put`], queries and keys of position `i` turned before as [`RopeOps::rope`] does with row `row + i` of the tables.
+    /// The turned queries `[batch, seq, query * head_dim]`, and the caches.
+    #[expect(clippy::too_many_arguments, reason = "all that two operations want")]
+    #[fusion(meta = |qkv, _, _, keys, values, _, _, heads| (queries(qkv, heads), keys.clone(), values.clone()))]
+    fn turn_and_put(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        row: usize,
+        first: usize,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (queries, qkv) = generic::turned::<Self>(qkv, cos, sin, row, heads);
+        let (keys, values) = Self::put(qkv, keys, values, first, heads);
+        (queries, keys, values)
+    }
+
+    /// As [`Self::turn_and_put`] for one position, whose number is in `position [1]`, which is its row of the tables too.
+    #[fusion(meta = |qkv, _, _, keys, values, _, heads| (queries(qkv, heads), keys.clone(), values.clone()))]
+    fn turn_and_put_at(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        position: IntTensor<Self>,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [cos, sin] = [cos, sin].map(|table| Self::float_select(table, 0, position.clone()));
+        let (queries, qkv) = generic::turned::<Self>(qkv, cos, sin, 0, heads);
+        let (keys, values) = Self::put_at(qkv, keys, values, position, heads);
+        (queries, keys, values)
     }
 }
 
@@ -83,4 +131,51 @@ pub fn put_at(
     let (qkv, keys, values) = (qkv.into_dispatch(), keys.into_dispatch(), values.into_dispatch());
     let (keys, values) = <Dispatch as CacheOps>::put_at(qkv, keys, values, position.clone().into_dispatch(), heads);
     (Tensor::from_dispatch(keys), Tensor::from_dispatch(values))
+}
+
+/// Turned queries `[batch, seq, query * head_dim]`, and the caches with the turned keys and the values; see
+/// [`CacheOps::turn_and_put`].
+#[must_use]
+pub fn turn_and_put(
+    qkv: Tensor<3>,
+    tables: &RopeTables,
+    row: usize,
+    (keys, values): (Tensor<4>, Tensor<4>),
+    first: usize,
+    heads: Heads,
+) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
+    let (cos, sin) = tables.clone().into_parts();
+    let (queries, keys, values) = <Dispatch as CacheOps>::turn_and_put(
+        qkv.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        row,
+        first,
+        heads,
+    );
+    (Tensor::from_dispatch(queries), (Tensor::from_dispatch(keys), Tensor::from_dispatch(values)))
+}
+
+/// As [`turn_and_put`] for the one position whose number is in `position [1]`, `tables` beginning at the first.
+#[must_use]
+pub fn turn_and_put_at(
+    qkv: Tensor<3>,
+    tables: &RopeTables,
+    (keys, values): (Tensor<4>, Tensor<4>),
+    position: &Tensor<1, Int>,
+    heads: Heads,
+) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
+    let (cos, sin) = tables.clone().into_parts();
+    let (queries, keys, values) = <Dispatch as CacheOps>::turn_and_put_at(
+        qkv.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        position.clone().into_dispatch(),
+        heads,
+    );
+    (Tensor::from_dispatch(queries), (Tensor::from_dispatch(keys), Tensor::from_dispatch(values)))
 }

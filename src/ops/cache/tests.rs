@@ -1,7 +1,8 @@
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::*;
-use crate::ops::testing::{devices, random};
+use crate::ops::rope;
+use crate::ops::testing::{assert_close, devices, random};
 
 #[test]
 fn every_device_writes_keys_and_values_where_they_belong() {
@@ -43,6 +44,47 @@ fn every_device_writes_keys_and_values_where_they_belong() {
                 let (qkv, caches) = on(&tested.device);
                 let position = Tensor::<1, Int>::from_data([first as i64], &tested.device);
                 assert_eq!(host(put_at(qkv, caches, &position, heads)), expected, "{}", tested.name);
+            }
+        }
+    }
+}
+
+/// Against turning and putting one after the other on flex.
+#[test]
+fn every_device_turns_on_the_way() {
+    for tested in devices() {
+        for (batch, seq, first, capacity, head_dim, heads) in [
+            (2, 1, 4, 7, 6, Heads { query: 4, key_value: 2 }),
+            (2, 3, 2, 5, 10, Heads { query: 3, key_value: 3 }),
+            (1, 5, 3, 600, 64, Heads { query: 8, key_value: 2 }),
+        ] {
+            let on = |device: &Device| {
+                let floats =
+                    |shape: [usize; 4], seed| Tensor::<4>::from_data(random(shape, seed), (device, DType::F32));
+                let qkv = floats([1, batch, seq, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
+                let cache = |seed| floats([batch, heads.key_value, capacity, head_dim], seed);
+                let tables = RopeTables::new(0..capacity, head_dim, 100.0, DType::F32, device);
+                (qkv, tables, (cache(2), cache(3)))
+            };
+            let host = |queries: Tensor<3>, (keys, values): (Tensor<4>, Tensor<4>)| {
+                let values_of = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
+                [queries.into_data(), keys.into_data(), values.into_data()].map(values_of)
+            };
+            let (qkv, tables, caches) = on(&Device::flex());
+            let turned = rope(qkv, &tables, heads.query + heads.key_value, first);
+            let queries = turned.clone().narrow(2, 0, heads.query * head_dim);
+            let expected = host(queries, put(turned, caches, first, heads));
+            let check = |(queries, caches)| {
+                for (actual, expected) in host(queries, caches).iter().zip(&expected) {
+                    assert_close(actual, expected, 1e-6);
+                }
+            };
+            let (qkv, tables, caches) = on(&tested.device);
+            check(turn_and_put(qkv, &tables, first, caches, first, heads));
+            if seq == 1 {
+                let (qkv, tables, caches) = on(&tested.device);
+                let position = Tensor::<1, Int>::from_data([first as i64], &tested.device);
+                check(turn_and_put_at(qkv, &tables, caches, &position, heads));
             }
         }
     }

@@ -20,7 +20,7 @@ use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
 pub(crate) use matrix_product::multiplies;
-pub(crate) use product::{product, product_in};
+pub(crate) use product::{product, product_add, product_in};
 
 /// Units of a cube that works through elements one by one.
 const UNITS: u32 = 256;

@@ -1,14 +1,17 @@
-//! Matrix products of linear layers where the device multiplies 16-bit matrices in hardware.
+//! Matrix products of linear layers: by the vendor's library, or by kernels that a tuner chooses where the device multiplies
+//! 16-bit matrices in hardware.
 //!
 //! Burn asks its tuner, which tries up to 33 kernels for every size it meets; those for plain units alone take NVRTC
 //! 14 to 45 seconds each to compile, and win nothing here. These products ask for the few that do win.
 
 use burn::backend::TensorMetadata;
 use burn::backend::cubecl::dtype_to_storage_type;
+use burn::backend::ops::FloatTensorOps;
 use burn::tensor::DType;
-use burn_cubecl::CubeTuneId;
+use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::kernel::matmul::{MatmulStrategy, matmul};
 use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeTuneId};
 use cubecl::client::Client;
 use cubecl::tune::{LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
@@ -23,6 +26,7 @@ use cubek::matmul::tune_key::{MatmulAutotuneKey, MatmulGlobalScale};
 use cubek::std::InputBinding;
 
 use super::{matrix_product, new_tensor, tunes};
+use crate::ops::linear::Products;
 
 /// Tiles of our own kernel, rows x columns x depth; each takes less than 48 KiB of a cube's memory.
 const TILES: [[usize; 3]; 3] = [[64, 64, 64], [128, 64, 32], [128, 128, 32]];
@@ -32,13 +36,47 @@ type Factors = (CubeTensor, CubeTensor, CubeTensor);
 static TUNER: LocalTuner<MatmulAutotuneKey, CubeTuneId> = local_tuner!();
 
 /// `a [m, k]` times `b [k, n]`, of one element type, which the result has as well.
-pub(crate) fn product(a: CubeTensor, b: CubeTensor) -> CubeTensor {
+pub(crate) fn product(a: CubeTensor, b: CubeTensor, by: Products) -> CubeTensor {
     let dtype = a.dtype;
-    product_in(a, b, dtype)
+    product_in(a, b, dtype, by)
+}
+
+/// `residual [m, n]` plus [`product`].
+pub(crate) fn product_add(a: CubeTensor, b: CubeTensor, residual: CubeTensor, by: Products) -> CubeTensor {
+    let residual = into_contiguous(residual);
+    by_vendor(by, &a, &b, Some(&residual), residual.dtype)
+        .unwrap_or_else(|| CubeBackend::float_add(residual, product(a, b, by)))
+}
+
+/// By the vendor's library if it is asked for, is there, and takes the factors.
+fn by_vendor(
+    by: Products,
+    a: &CubeTensor,
+    b: &CubeTensor,
+    residual: Option<&CubeTensor>,
+    dtype: DType,
+) -> Option<CubeTensor> {
+    if by != Products::Vendor || a.shape().num_elements() * b.shape().num_elements() == 0 {
+        return None;
+    }
+    #[cfg(feature = "cuda")]
+    {
+        let out = new_tensor(a, [a.shape()[0], b.shape()[1]], dtype);
+        match burnmark_backend_cuda::cublaslt::multiply(a, b, residual, &out) {
+            Ok(()) => return Some(out),
+            Err(why) => tracing::debug!("the vendor's library is passed over: {why}"),
+        }
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = (residual, dtype);
+    None
 }
 
 /// As [`product`], the result rounded to `dtype` alone.
-pub(crate) fn product_in(a: CubeTensor, b: CubeTensor, dtype: DType) -> CubeTensor {
+pub(crate) fn product_in(a: CubeTensor, b: CubeTensor, dtype: DType, by: Products) -> CubeTensor {
+    if let Some(product) = by_vendor(by, &a, &b, None, dtype) {
+        return product;
+    }
     let client = a.client.clone();
     if !multiplies(&client, a.dtype) || a.shape().num_elements() * b.shape().num_elements() == 0 {
         let product = matmul(a, b, None, MatmulStrategy::Autotune, dtype);

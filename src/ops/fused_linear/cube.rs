@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 
 use super::FusedLinearOps;
 use crate::ops::cube::{Team, accumulator, cube_sum, element, new_tensor, row_major, rows_and_columns, vector_size};
-use crate::ops::linear::LinearOps;
+use crate::ops::linear::{LinearOps, Products};
 use crate::ops::primitive::with_last;
 use crate::ops::rms_norm::RmsNormOps;
 use crate::ops::swiglu::SwigluOps;
@@ -59,10 +59,11 @@ impl FusedLinearOps for CubeBackend {
         norm: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         eps: f64,
+        by: Products,
     ) -> FloatTensor<Self> {
         match Product::of(&x, &weight, Before::RmsNorm) {
             Some(product) => product.launch(x, weight, Some((norm, eps)), None),
-            None => Self::packed_linear(Self::rms_norm(x, norm, eps), weight),
+            None => Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by),
         }
     }
 
@@ -70,10 +71,11 @@ impl FusedLinearOps for CubeBackend {
         gate_up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        by: Products,
     ) -> FloatTensor<Self> {
         match Product::of(&gate_up, &weight, Before::Swiglu) {
             Some(product) => product.launch(gate_up, weight, None, Some(residual)),
-            None => Self::packed_linear_add(Self::swiglu(gate_up), weight, residual),
+            None => Self::packed_linear_add(Self::swiglu(gate_up), weight, residual, by),
         }
     }
 
@@ -81,10 +83,11 @@ impl FusedLinearOps for CubeBackend {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        by: Products,
     ) -> FloatTensor<Self> {
         match Product::of(&x, &weight, Before::Nothing) {
             Some(product) => product.launch(x, weight, None, Some(residual)),
-            None => Self::packed_linear_add(x, weight, residual),
+            None => Self::packed_linear_add(x, weight, residual, by),
         }
     }
 }

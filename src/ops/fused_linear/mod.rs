@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A step of one token does little at every layer: what it takes is the launches. On CubeCL devices each of these is one,
-//! every cube making the row it multiplies for itself; more rows, and other backends, go through the operations alone.
+//! every cube making the row it multiplies for itself; more rows, and other backends, go through the operations alone, their
+//! products made by whom the caller names.
 
 #[cfg(feature = "cubecl")]
 mod cube;
@@ -20,7 +21,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::linear::LinearOps;
+use super::linear::{LinearOps, Products};
 #[cfg(feature = "cubecl")]
 use super::primitive::with_last;
 use super::rms_norm::RmsNormOps;
@@ -41,8 +42,9 @@ pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
         norm: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         eps: f64,
+        by: Products,
     ) -> FloatTensor<Self> {
-        Self::packed_linear(Self::rms_norm(x, norm, eps), weight)
+        Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by)
     }
 
     /// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]` times `weight [in, out]`.
@@ -51,8 +53,9 @@ pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
         gate_up: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        by: Products,
     ) -> FloatTensor<Self> {
-        Self::packed_linear_add(Self::swiglu(gate_up), weight, residual)
+        Self::packed_linear_add(Self::swiglu(gate_up), weight, residual, by)
     }
 
     /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
@@ -61,8 +64,9 @@ pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        by: Products,
     ) -> FloatTensor<Self> {
-        Self::packed_linear_add(x, weight, residual)
+        Self::packed_linear_add(x, weight, residual, by)
     }
 }
 
@@ -74,21 +78,21 @@ impl FusedLinearOps for LibTorch {}
 
 /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.
 #[must_use]
-pub fn rms_norm_linear(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f64) -> Tensor<3> {
+pub fn rms_norm_linear(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f64, by: Products) -> Tensor<3> {
     let (x, norm, weight) = (x.into_dispatch(), norm.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::rms_norm_linear(x, norm, weight, eps))
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::rms_norm_linear(x, norm, weight, eps, by))
 }
 
 /// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]`, gate first, times `weight [in, out]`.
 #[must_use]
-pub fn swiglu_linear_add(gate_up: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>) -> Tensor<3> {
+pub fn swiglu_linear_add(gate_up: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>, by: Products) -> Tensor<3> {
     let (gate_up, weight, residual) = (gate_up.into_dispatch(), weight.into_dispatch(), residual.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::swiglu_linear_add(gate_up, weight, residual))
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::swiglu_linear_add(gate_up, weight, residual, by))
 }
 
 /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
 #[must_use]
-pub fn linear_add(x: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>) -> Tensor<3> {
+pub fn linear_add(x: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>, by: Products) -> Tensor<3> {
     let (x, weight, residual) = (x.into_dispatch(), weight.into_dispatch(), residual.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::few_rows_linear_add(x, weight, residual))
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::few_rows_linear_add(x, weight, residual, by))
 }

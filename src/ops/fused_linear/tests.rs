@@ -28,9 +28,9 @@ fn every_device_agrees() {
                     let weight = Tensor::<2>::from_data(data(vec![input, output], 4), (device, dtype));
                     let (x, gate_up, residual) = (rows_of(input, 1), rows_of(2 * input, 2), rows_of(output, 5));
                     [
-                        rms_norm_linear(x.clone(), norm, weight.clone(), 1e-5),
-                        swiglu_linear_add(gate_up, weight.clone(), residual.clone()),
-                        linear_add(x, weight, residual),
+                        rms_norm_linear(x.clone(), norm, weight.clone(), 1e-5, Products::Vendor),
+                        swiglu_linear_add(gate_up, weight.clone(), residual.clone(), Products::Vendor),
+                        linear_add(x, weight, residual, Products::Vendor),
                     ]
                     .map(|y| y.into_data().iter::<f64>().collect::<Vec<_>>())
                 };

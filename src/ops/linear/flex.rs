@@ -2,7 +2,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 
-use super::{LinearOps, generic};
+use super::{LinearOps, Products, generic};
 use crate::ops::flex::{
     Matrix, MatrixMut, Real, contiguous, multiply_parallel, new_tensor, owned_storage, slice,
     transposed_vector_products,
@@ -10,7 +10,7 @@ use crate::ops::flex::{
 use crate::ops::primitive::{rounded, with_last};
 
 impl LinearOps for Flex {
-    fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, _: Products) -> FloatTensor<Self> {
         match x.dtype() {
             DType::F32 => forward::<f32>(x, weight),
             DType::F64 => forward::<f64>(x, weight),
@@ -22,6 +22,7 @@ impl LinearOps for Flex {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        _: Products,
     ) -> FloatTensor<Self> {
         use burn::backend::ops::FloatTensorOps;
         match x.dtype() {
@@ -31,7 +32,7 @@ impl LinearOps for Flex {
         }
     }
 
-    fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>, _: Products) -> FloatTensor<Self> {
         match gradient.dtype() {
             DType::F32 => input_gradient::<f32>(gradient, weight),
             DType::F64 => input_gradient::<f64>(gradient, weight),
@@ -39,7 +40,12 @@ impl LinearOps for Flex {
         }
     }
 
-    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+    fn linear_weight_gradient(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        dtype: DType,
+        _: Products,
+    ) -> FloatTensor<Self> {
         let d_weight = match gradient.dtype() {
             DType::F32 => weight_gradient::<f32>(gradient, x),
             DType::F64 => weight_gradient::<f64>(gradient, x),

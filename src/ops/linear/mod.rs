@@ -37,6 +37,15 @@ fn width(shape: &Shape) -> usize {
     shape[shape.num_dims() - 1]
 }
 
+/// Who makes the products of linear layers, where a device offers the choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// Kernels of ours and of the backend, its tuner choosing among them if it has one.
+    Tuned,
+    /// The vendor's library: cuBLASLt on CUDA. Where there is none, or where it does not take the factors, as [`Self::Tuned`].
+    Vendor,
+}
+
 /// What a backend provides for [`linear`] and [`linear_add`].
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -47,47 +56,58 @@ fn width(shape: &Shape) -> usize {
 pub trait LinearOps: Backend {
     /// `x [.., in] W [in, out]`, `[.., out]`.
     #[fusion(dtype = x, shape = with_last(x.clone(), weight[1]))]
-    fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn packed_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, _by: Products) -> FloatTensor<Self> {
         generic::forward::<Self>(x, weight)
     }
 
     /// `residual [.., out] + x [.., in] W [in, out]`.
-    #[fusion(default)]
+    #[fusion(dtype = residual, shape = residual)]
     fn packed_linear_add(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         residual: FloatTensor<Self>,
+        by: Products,
     ) -> FloatTensor<Self> {
-        Self::float_add(residual, Self::packed_linear(x, weight))
+        Self::float_add(residual, Self::packed_linear(x, weight, by))
     }
 
     /// Gradient of `x`, from that of the result: `dy [.., out] W^T`.
     #[fusion(dtype = gradient, shape = with_last(gradient.clone(), weight[0]))]
-    fn linear_input_gradient(gradient: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn linear_input_gradient(
+        gradient: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        _by: Products,
+    ) -> FloatTensor<Self> {
         generic::input_gradient::<Self>(gradient, weight)
     }
 
     /// Gradient of the weight, from that of the result: `x^T dy`, `[in, out]`, in the type of the weight, which may be wider
     /// than what products are made in.
-    #[fusion(meta = |gradient, x, dtype| TensorSpec::new(Shape::new([width(&x.shape), width(&gradient.shape)]), *dtype))]
-    fn linear_weight_gradient(gradient: FloatTensor<Self>, x: FloatTensor<Self>, dtype: DType) -> FloatTensor<Self> {
+    #[fusion(meta = |gradient, x, dtype, _| TensorSpec::new(Shape::new([width(&x.shape), width(&gradient.shape)]), *dtype))]
+    fn linear_weight_gradient(
+        gradient: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        dtype: DType,
+        _by: Products,
+    ) -> FloatTensor<Self> {
         rounded::<Self>(generic::weight_gradient::<Self>(gradient, x), dtype)
     }
 }
 
 /// `x [.., in]` times `weight [in, out]`.
 #[must_use]
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>) -> Tensor<D> {
-    Tensor::from_dispatch(<Dispatch as LinearOps>::packed_linear(x.into_dispatch(), weight.into_dispatch()))
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, by: Products) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as LinearOps>::packed_linear(x.into_dispatch(), weight.into_dispatch(), by))
 }
 
 /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
 #[must_use]
-pub fn linear_add<const D: usize>(x: Tensor<D>, weight: Tensor<2>, residual: Tensor<D>) -> Tensor<D> {
+pub fn linear_add<const D: usize>(x: Tensor<D>, weight: Tensor<2>, residual: Tensor<D>, by: Products) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as LinearOps>::packed_linear_add(
         x.into_dispatch(),
         weight.into_dispatch(),
         residual.into_dispatch(),
+        by,
     ))
 }
 
@@ -98,9 +118,10 @@ pub fn linear_backward<const D: usize>(
     weight: Tensor<2>,
     gradient: Tensor<D>,
     dtype: DType,
+    by: Products,
 ) -> (Tensor<D>, Tensor<2>) {
     let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
-    let d_weight = <Dispatch as LinearOps>::linear_weight_gradient(gradient.clone(), x, dtype);
-    let d_x = <Dispatch as LinearOps>::linear_input_gradient(gradient, weight);
+    let d_weight = <Dispatch as LinearOps>::linear_weight_gradient(gradient.clone(), x, dtype, by);
+    let d_x = <Dispatch as LinearOps>::linear_input_gradient(gradient, weight, by);
     (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
 }

@@ -8,6 +8,7 @@ use burn_autodiff::grads::Gradients;
 use burn_autodiff::ops::{Backward, Ops, OpsKind};
 
 use super::LinearCrossEntropyOps;
+use crate::ops::linear::Products;
 use crate::ops::primitive::rounded;
 
 #[derive(Debug)]
@@ -35,15 +36,17 @@ impl<B: LinearCrossEntropyOps, C: CheckpointStrategy> LinearCrossEntropyOps for 
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        by: Products,
     ) -> FloatTensor<Self> {
         let ((hidden, hidden_node), (weight, weight_node)) = (hidden.into_parts(), weight.into_parts());
         match LinearCrossEntropy.prepare::<C>([hidden_node, weight_node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
-                let (loss, d_hidden, d_weight) = B::linear_cross_entropy_with_gradients(hidden, weight, targets, count);
+                let (loss, d_hidden, d_weight) =
+                    B::linear_cross_entropy_with_gradients(hidden, weight, targets, count, by);
                 debug_assert_eq!(loss.shape().num_elements(), 1);
                 prep.finish((d_hidden, d_weight), loss)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::linear_cross_entropy(hidden, weight, targets, count)),
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_cross_entropy(hidden, weight, targets, count, by)),
         }
     }
 }

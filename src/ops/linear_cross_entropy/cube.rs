@@ -8,15 +8,16 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::generic::{self, Chunk};
+use super::generic::{self, Chunk, Product};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::cube::{
     Team, accumulator, cube_max, cube_sum, cubes, element, integer, new_tensor, product, row_major, rows_and_columns,
     vector_size,
 };
+use crate::ops::linear::Products;
 
 /// Logits held at once: more than on a processor, so that products fill the device.
-const DEVICE_CHUNK_ELEMENTS: usize = 16 * CHUNK_ELEMENTS;
+const DEVICE_CHUNK_ELEMENTS: usize = 64 * CHUNK_ELEMENTS;
 
 impl LinearCrossEntropyOps for CubeBackend {
     fn linear_cross_entropy(
@@ -24,9 +25,10 @@ impl LinearCrossEntropyOps for CubeBackend {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        by: Products,
     ) -> FloatTensor<Self> {
         let rows = rows_at_once(&weight);
-        generic::forward_in_chunks::<Self>(hidden, weight, targets, (rows, product), |logits, targets| {
+        generic::forward_in_chunks::<Self>(hidden, weight, targets, (rows, multiply(by)), |logits, targets| {
             chunk(logits, targets, count).loss
         })
     }
@@ -36,11 +38,19 @@ impl LinearCrossEntropyOps for CubeBackend {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        by: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let rows = rows_at_once(&weight);
-        generic::gradients_in_chunks::<Self>(hidden, weight, targets, (rows, product), |logits, targets| {
+        generic::gradients_in_chunks::<Self>(hidden, weight, targets, (rows, multiply(by)), |logits, targets| {
             chunk(logits, targets, count)
         })
+    }
+}
+
+fn multiply(by: Products) -> Product<CubeBackend> {
+    match by {
+        Products::Tuned => |a, b| product(a, b, Products::Tuned),
+        Products::Vendor => |a, b| product(a, b, Products::Vendor),
     }
 }
 

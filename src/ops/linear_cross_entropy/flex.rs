@@ -8,6 +8,7 @@ use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows, generic};
 use crate::ops::flex::{
     Matrix, MatrixMut, Real, contiguous, lane_max, lane_sum, multiply_parallel, new_tensor, rows_per_task, simd, slice,
 };
+use crate::ops::linear::Products;
 
 impl LinearCrossEntropyOps for Flex {
     fn linear_cross_entropy(
@@ -15,6 +16,7 @@ impl LinearCrossEntropyOps for Flex {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _: Products,
     ) -> FloatTensor<Self> {
         match hidden.dtype() {
             DType::F32 => sweep::<f32>(&hidden, &weight, targets, count, None),
@@ -28,6 +30,7 @@ impl LinearCrossEntropyOps for Flex {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         match hidden.dtype() {
             DType::F32 => with_gradients::<f32>(&hidden, &weight, targets, count),

@@ -7,6 +7,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use super::generic::{Chunk, Product, forward_in_chunks, gradients_in_chunks};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
+use crate::ops::linear::Products;
 
 /// What PyTorch is told of a target that does not count.
 const UNCOUNTED: i64 = -1;
@@ -17,6 +18,7 @@ impl LinearCrossEntropyOps for LibTorch {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _: Products,
     ) -> FloatTensor<Self> {
         let how = how(&weight);
         forward_in_chunks::<Self>(hidden, weight, targets, how, |logits, targets| {
@@ -29,6 +31,7 @@ impl LinearCrossEntropyOps for LibTorch {
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let how = how(&weight);
         gradients_in_chunks::<Self>(hidden, weight, targets, how, |logits, targets| {

@@ -28,6 +28,8 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Shape};
 use burn::tensor::{Int, Tensor};
 
+use super::linear::Products;
+
 /// Logits held at once, in elements: 4 MiB in single precision.
 pub(crate) const CHUNK_ELEMENTS: usize = 1 << 20;
 
@@ -52,23 +54,25 @@ fn loss(hidden: &TensorSpec) -> TensorSpec {
 pub trait LinearCrossEntropyOps: Backend {
     /// Loss `[1]` of `hidden [rows, n]`, `weight [n, vocabulary]` and `targets [rows]`; rows with a negative target do
     /// not count, `count` is the number of those that do.
-    #[fusion(meta = |hidden, _, _, _| loss(hidden))]
+    #[fusion(meta = |hidden, _, _, _, _| loss(hidden))]
     fn linear_cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _by: Products,
     ) -> FloatTensor<Self> {
         generic::forward::<Self>(hidden, weight, targets, count)
     }
 
     /// Loss, and the gradients of `hidden` and `weight`.
-    #[fusion(meta = |hidden, weight, _, _| (loss(hidden), hidden.clone(), weight.clone()))]
+    #[fusion(meta = |hidden, weight, _, _, _| (loss(hidden), hidden.clone(), weight.clone()))]
     fn linear_cross_entropy_with_gradients(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         count: usize,
+        _by: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         generic::with_gradients::<Self>(hidden, weight, targets, count)
     }
@@ -78,12 +82,19 @@ pub trait LinearCrossEntropyOps: Backend {
 ///
 /// Rows with a negative target do not count; `count` is the number of those that do.
 #[must_use]
-pub fn linear_cross_entropy(hidden: Tensor<2>, weight: Tensor<2>, targets: Tensor<1, Int>, count: usize) -> Tensor<1> {
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+    count: usize,
+    by: Products,
+) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as LinearCrossEntropyOps>::linear_cross_entropy(
         hidden.into_dispatch(),
         weight.into_dispatch(),
         targets.into_dispatch(),
         count,
+        by,
     ))
 }
 
@@ -94,9 +105,10 @@ pub fn linear_cross_entropy_with_gradients(
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
     count: usize,
+    by: Products,
 ) -> (Tensor<1>, Tensor<2>, Tensor<2>) {
     let (hidden, weight, targets) = (hidden.into_dispatch(), weight.into_dispatch(), targets.into_dispatch());
     let (loss, d_hidden, d_weight) =
-        <Dispatch as LinearCrossEntropyOps>::linear_cross_entropy_with_gradients(hidden, weight, targets, count);
+        <Dispatch as LinearCrossEntropyOps>::linear_cross_entropy_with_gradients(hidden, weight, targets, count, by);
     (Tensor::from_dispatch(loss), Tensor::from_dispatch(d_hidden), Tensor::from_dispatch(d_weight))
 }

@@ -36,10 +36,17 @@ fn kernels_agree_with_the_composition_and_the_definition() {
             let weight = primitive(&random([n, vocabulary], 2), dtype);
             let (ids, count) = targets(rows, vocabulary);
             let ids_tensor = || FlexTensor::from_data(TensorData::new(ids.clone(), [rows]));
-            let ours = Flex::linear_cross_entropy_with_gradients(hidden.clone(), weight.clone(), ids_tensor(), count);
+            let ours = Flex::linear_cross_entropy_with_gradients(
+                hidden.clone(),
+                weight.clone(),
+                ids_tensor(),
+                count,
+                Products::Tuned,
+            );
             let theirs = generic::with_gradients::<Flex>(hidden.clone(), weight.clone(), ids_tensor(), count);
             let loss = [plain(&hidden, &weight, &ids, count)];
-            let alone = Flex::linear_cross_entropy(hidden.clone(), weight.clone(), ids_tensor(), count);
+            let alone =
+                Flex::linear_cross_entropy(hidden.clone(), weight.clone(), ids_tensor(), count, Products::Tuned);
             let composed = generic::forward::<Flex>(hidden, weight, ids_tensor(), count);
             for value in [alone, composed, ours.0, theirs.0] {
                 assert_close(&elements(value), &loss, 10.0 * tolerance);
@@ -56,7 +63,8 @@ fn large_logits_do_not_overflow() {
     let hidden = Tensor::<2>::from_data([[1e4_f32], [-1e4]], &device);
     let weight = Tensor::<2>::from_data([[1.0_f32, -1.0]], &device);
     let targets = Tensor::from_data([0_i64, 0], &device);
-    let loss: Vec<f64> = linear_cross_entropy(hidden, weight, targets, 2).into_data().iter::<f64>().collect();
+    let loss: Vec<f64> =
+        linear_cross_entropy(hidden, weight, targets, 2, Products::Tuned).into_data().iter::<f64>().collect();
     assert_close(&loss, &[1e4], 1e-6);
 }
 
@@ -69,7 +77,7 @@ fn gradients_agree_with_differences() {
             let targets = Tensor::from_data(TensorData::new(ids.clone(), [rows]), &device);
             let (hidden, weight) = (x[0].clone().reshape([rows, n]), x[1].clone().reshape([n, vocabulary]));
             // Times three: the loss need not be the end of the graph.
-            linear_cross_entropy(hidden, weight, targets, count) * 3.0
+            linear_cross_entropy(hidden, weight, targets, count, Products::Vendor) * 3.0
         });
     }
 }
@@ -81,7 +89,7 @@ fn every_device_agrees() {
         assert_everywhere(&[random([rows, n], 1), random([n, vocabulary], 2)], true, |x| {
             let targets = Tensor::from_data(TensorData::new(ids.clone(), [rows]), &x[0].device());
             let (hidden, weight) = (x[0].clone().reshape([rows, n]), x[1].clone().reshape([n, vocabulary]));
-            linear_cross_entropy(hidden, weight, targets, count)
+            linear_cross_entropy(hidden, weight, targets, count, Products::Vendor)
         });
     }
 }

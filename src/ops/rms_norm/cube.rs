@@ -3,6 +3,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -51,51 +52,76 @@ impl RmsNormOps for CubeBackend {
         gradient: FloatTensor<Self>,
         eps: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let (x, weight, gradient) = (row_major(x), row_major(weight), row_major(gradient));
-        let (client, dtype, wide) = (x.client.clone(), x.dtype, accumulator(x.dtype));
-        let (rows, columns) = rows_and_columns(&x);
-        let vector = vector_size(&client, columns, &[dtype, weight.dtype, wide]);
-        let team = Team::of(&client, columns / vector);
-        let rows_each = rows.div_ceil(BACKWARD_CUBES).max(1);
-        let parts = rows.div_ceil(rows_each);
-        let (dx, dw) = (new_tensor(&x, x.shape(), dtype), new_tensor(&weight, [columns], weight.dtype));
-        let partial = new_tensor(&x, [parts, columns], wide);
-        let (count, dim) = cubes(&client, parts, team.units);
-        rms_norm_gradients::launch(
-            &client,
-            count,
-            dim,
-            vector,
-            x.into_buffer_arg(),
-            weight.clone().into_buffer_arg(),
-            gradient.into_buffer_arg(),
-            dx.clone().into_buffer_arg(),
-            partial.clone().into_buffer_arg(),
-            InputScalar::new(eps, element(wide)),
-            InputScalar::new(columns as f64, element(wide)),
-            columns / vector,
-            rows,
-            rows_each,
-            (columns / vector).div_ceil(team.units),
-            team,
-            [element(dtype), element(weight.dtype), element(wide)],
-        );
-        let team = Team::new(&client, SUM_LANES * SUM_SHARES);
-        let (count, dim) = cubes(&client, (columns / vector).div_ceil(SUM_LANES), team.units);
-        sum_of_rows::launch(
-            &client,
-            count,
-            dim,
-            vector,
-            partial.into_buffer_arg(),
-            dw.clone().into_buffer_arg(),
-            columns / vector,
-            parts,
-            team.units,
-            [element(weight.dtype), element(wide)],
-        );
-        (dx, dw)
+        gradients(x, weight, gradient, None, eps)
     }
+
+    fn rms_norm_backward_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        gradients(x, weight, gradient, Some(past), eps)
+    }
+}
+
+/// Gradients of `x`, to which `past` is added, and `weight`.
+fn gradients(
+    x: CubeTensor,
+    weight: CubeTensor,
+    gradient: CubeTensor,
+    past: Option<CubeTensor>,
+    eps: f64,
+) -> (CubeTensor, CubeTensor) {
+    let (x, weight, gradient) = (row_major(x), row_major(weight), row_major(gradient));
+    let adds = past.is_some();
+    let past = past.map_or_else(|| gradient.clone(), row_major);
+    let (client, dtype, wide) = (x.client.clone(), x.dtype, accumulator(x.dtype));
+    let (rows, columns) = rows_and_columns(&x);
+    let vector = vector_size(&client, columns, &[dtype, weight.dtype, wide]);
+    let team = Team::of(&client, columns / vector);
+    let rows_each = rows.div_ceil(BACKWARD_CUBES).max(1);
+    let parts = rows.div_ceil(rows_each);
+    let (dx, dw) = (new_tensor(&x, x.shape(), dtype), new_tensor(&weight, [columns], weight.dtype));
+    let partial = new_tensor(&x, [parts, columns], wide);
+    let (count, dim) = cubes(&client, parts, team.units);
+    rms_norm_gradients::launch(
+        &client,
+        count,
+        dim,
+        vector,
+        x.into_buffer_arg(),
+        weight.clone().into_buffer_arg(),
+        gradient.into_buffer_arg(),
+        past.into_buffer_arg(),
+        dx.clone().into_buffer_arg(),
+        partial.clone().into_buffer_arg(),
+        InputScalar::new(eps, element(wide)),
+        InputScalar::new(columns as f64, element(wide)),
+        columns / vector,
+        rows,
+        rows_each,
+        (columns / vector).div_ceil(team.units),
+        adds,
+        team,
+        [element(dtype), element(weight.dtype), element(wide)],
+    );
+    let team = Team::new(&client, SUM_LANES * SUM_SHARES);
+    let (count, dim) = cubes(&client, (columns / vector).div_ceil(SUM_LANES), team.units);
+    sum_of_rows::launch(
+        &client,
+        count,
+        dim,
+        vector,
+        partial.into_buffer_arg(),
+        dw.clone().into_buffer_arg(),
+        columns / vector,
+        parts,
+        team.units,
+        [element(weight.dtype), element(wide)],
+    );
+    (dx, dw)
 }
 
 /// One over the root mean square of a row whose squares sum to `squares`.
@@ -139,6 +165,7 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     x: &[Vector<F, N>],
     weight: &[Vector<W, N>],
     gradient: &[Vector<F, N>],
+    past: &[Vector<F, N>],
     dx: &mut [Vector<F, N>],
     partial: &mut [Vector<A, N>],
     eps: InputScalar,
@@ -147,6 +174,7 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     rows: usize,
     rows_each: usize,
     #[comptime] vectors_each: usize,
+    #[comptime] adds: bool,
     #[comptime] team: Team,
     #[define(F, W, A)] _types: [ElemType; 3],
 ) {
@@ -185,7 +213,11 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
                 let value = Vector::<A, N>::cast_from(x[first + at]);
                 let dy = Vector::<A, N>::cast_from(gradient[first + at]);
                 dw[i] += dy * value * r;
-                dx[first + at] = Vector::cast_from(dy * Vector::cast_from(weight[at]) * r - value * factor);
+                let mut slope = dy * Vector::cast_from(weight[at]) * r - value * factor;
+                if adds {
+                    slope += Vector::cast_from(past[first + at]);
+                }
+                dx[first + at] = Vector::cast_from(slope);
             }
         }
     }

@@ -47,6 +47,19 @@ pub trait RmsNormOps: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         generic::backward::<Self>(x, weight, gradient, eps)
     }
+
+    /// As [`Self::rms_norm_backward`], what flows past the norm added to the gradient of `x`.
+    #[fusion(meta = |x, weight, _, _, _| (x.clone(), weight.clone()))]
+    fn rms_norm_backward_add(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        past: FloatTensor<Self>,
+        eps: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (d_x, d_weight) = Self::rms_norm_backward(x, weight, gradient, eps);
+        (Self::float_add(past, d_x), d_weight)
+    }
 }
 
 /// `x [.., n]` over its root mean square, scaled by `weight [n]`.
@@ -65,5 +78,20 @@ pub fn rms_norm_backward<const D: usize>(
 ) -> (Tensor<D>, Tensor<1>) {
     let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
     let (d_x, d_weight) = <Dispatch as RmsNormOps>::rms_norm_backward(x, weight, gradient, eps);
+    (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
+}
+
+/// As [`rms_norm_backward`], with `past`, the gradient that flows past the norm, added to that of `x`.
+#[must_use]
+pub fn rms_norm_backward_add<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    gradient: Tensor<D>,
+    past: Tensor<D>,
+    eps: f64,
+) -> (Tensor<D>, Tensor<1>) {
+    let (x, weight, gradient) = (x.into_dispatch(), weight.into_dispatch(), gradient.into_dispatch());
+    let past = past.into_dispatch();
+    let (d_x, d_weight) = <Dispatch as RmsNormOps>::rms_norm_backward_add(x, weight, gradient, past, eps);
     (Tensor::from_dispatch(d_x), Tensor::from_dispatch(d_weight))
 }

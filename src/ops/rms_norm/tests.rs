@@ -2,7 +2,7 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
-use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, elements, primitive, random};
+use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, devices, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
 
@@ -49,5 +49,24 @@ fn every_device_agrees() {
         assert_everywhere(&[random([rows, n], 1), random([n], 2)], false, |x| {
             rms_norm(x[0].clone().reshape([1, rows, n]), x[1].clone(), 1e-5).reshape([-1])
         });
+    }
+}
+
+#[test]
+fn what_flows_past_the_norm_is_added_on_every_device() {
+    for [rows, n] in [[1, 7], [70, 512]] {
+        let gradients = |device: &Device, dtype: DType| {
+            let data = |shape: Vec<usize>, seed| Tensor::<3>::from_data(random(shape, seed), (device, dtype));
+            let [x, gradient, past] = [1, 2, 3].map(|seed| data(vec![1, rows, n], seed));
+            let weight = Tensor::<1>::from_data(random([n], 4), (device, dtype));
+            let (d_x, d_weight) = rms_norm_backward_add(x, weight, gradient, past, 1e-5);
+            [d_x.reshape([-1]), d_weight].map(|tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<_>>())
+        };
+        let expected = gradients(&Device::flex(), DType::F64);
+        for tested in devices() {
+            for (actual, expected) in gradients(&tested.device, DType::F32).iter().zip(&expected) {
+                assert_close(actual, expected, 1e-5);
+            }
+        }
     }
 }
