@@ -14,7 +14,7 @@ use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
 
 pub use store::Store;
-pub use tuning::{Launches, Watch, watched};
+pub use tuning::{Launches, Watch};
 
 /// What every CubeCL device can do.
 pub const CAPABILITIES: Capabilities =

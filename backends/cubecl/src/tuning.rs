@@ -1,12 +1,11 @@
 //! What CubeCL's environment records of tuning and compiling, and its launches.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use burnmark_backend_api::{
     CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch,
 };
-use cubecl::client::Client;
 use cubecl::config::{TypeNameFormatLevel, type_name_format};
 use cubecl_environment::future::block_on;
 use cubecl_environment::persistence::Database;
@@ -213,31 +212,13 @@ impl LaunchObserver for Log {
     }
 }
 
-/// What the watch that began last sees, for launches that CubeCL does not know of.
-static WATCHED: Mutex<Weak<Log>> = Mutex::new(Weak::new());
-
 impl Launches {
     /// Begins.
     #[must_use]
     pub fn new() -> Self {
         let log = Arc::new(Log::default());
-        *WATCHED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&log);
         Self { _observation: LaunchObservation::new(log.clone()), log }
     }
-}
-
-/// Launches something that CubeCL does not know of on its stream; watched, it counts as the kernel `name`.
-pub fn watched(
-    client: &Client,
-    name: &'static str,
-    launch: impl FnOnce() -> Result<(), String> + Send,
-) -> Result<(), String> {
-    let Some(log) = WATCHED.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else { return launch() };
-    let (done, profile) = client.profile(launch, name).map_err(|error| format!("{error:?}"))?;
-    done?;
-    log.launched(name);
-    log.profiled(name, profile);
-    Ok(())
 }
 
 impl Default for Launches {

@@ -6,25 +6,25 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
-use burnmark_backend_cubecl as cube;
-use cubecl::cuda::CudaRuntime;
-use cubecl::server::Handle;
+use cubecl::cuda::{CudaRuntime, External, GpuResource};
+use cubecl::ir::attributes::BufferIOAttr;
+use cubecl::prelude::*;
+use cubecl::server::{Handle, KernelArguments};
 use cubecl_runtime::runtime::Runtime;
 use cudarc::cublaslt::{result, sys};
+use cudarc::driver::sys::{CUcontext, CUstream};
+use cudarc::driver::{DriverError, result as driver};
 
-type Server = <CudaRuntime as Runtime>::Server;
-
-/// Memory that the library may work in: 4 MiB, and 32 MiB for products of at least 2^33 multiplications, as PyTorch gives it
-/// on Hopper.
+/// Memory that the library may work in: 4 MiB, and for products of at least 2^33 multiplications 32 MiB.
 const WORKSPACE: [usize; 2] = [4 << 20, 32 << 20];
 const LARGE: usize = 1 << 33;
 
-/// Alignment the library may rely on at most, in bytes.
+/// Alignment the library may rely on at most, in bytes; CubeCL's allocations have more.
 const ALIGNMENT: u64 = 256;
 
 /// The name its launches are counted under.
@@ -42,7 +42,6 @@ struct Question {
     rows: [usize; 2],
     of_factors: DType,
     of_result: DType,
-    adds: bool,
     alignment: u64,
 }
 
@@ -54,66 +53,70 @@ struct Stored {
 }
 
 /// The library's answer, and the descriptions it wants with every launch; they live as long as the process.
-#[derive(Clone, Copy)]
 struct Plan {
+    library: sys::cublasLtHandle_t,
     description: sys::cublasLtMatmulDesc_t,
     /// Of its left and right factor, what is added, and the result.
     layouts: [sys::cublasLtMatrixLayout_t; 4],
     algorithm: sys::cublasLtMatmulAlgo_t,
+    /// Bytes it works in.
     workspace: usize,
+    /// Whether sums are made in 64 bits.
+    double: bool,
 }
+
+// SAFETY: nothing changes a plan, and the library may be called from any thread.
+unsafe impl Send for Plan {}
+// SAFETY: as above.
+unsafe impl Sync for Plan {}
 
 /// The library on one device.
 struct Library {
+    context: CUcontext,
     handle: sys::cublasLtHandle_t,
-    plans: HashMap<Question, Result<Plan, String>>,
-    /// The largest memory that a plan wanted so far.
-    workspace: Option<(usize, Handle)>,
+    plans: HashMap<Question, Result<Arc<Plan>, String>>,
+    /// Memory that plans work in, one after the other; recorded graphs hold what it was when they were recorded.
+    workspaces: Vec<(usize, Handle)>,
 }
 
-// SAFETY: the library's handle and descriptions may be used from any thread, one at a time.
+// SAFETY: as of a plan.
 unsafe impl Send for Library {}
 
 /// By the device's number.
 static LIBRARIES: Mutex<Option<HashMap<u16, Library>>> = Mutex::new(None);
 
 /// The library's version, such as `13.1.0`, or why there is none.
-pub fn version() -> Result<String, String> {
-    // SAFETY: only looks for the library.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(
-            "NVIDIA's cuBLASLt was not found; it comes with the CUDA toolkit, whose folder of libraries has to be on \
-                    LD_LIBRARY_PATH"
-                .to_owned(),
-        );
-    }
-    // SAFETY: takes nothing.
-    let version = unsafe { sys::cublasLtGetVersion() };
-    Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+pub fn version() -> Result<&'static str, &'static str> {
+    static VERSION: OnceLock<Result<String, &str>> = OnceLock::new();
+    let version = VERSION.get_or_init(|| {
+        // SAFETY: only looks for the library.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(
+                "NVIDIA's cuBLASLt was not found; it comes with the CUDA toolkit, whose folder of libraries has to \
+                        be on LD_LIBRARY_PATH",
+            );
+        }
+        // SAFETY: takes nothing.
+        let version = unsafe { sys::cublasLtGetVersion() };
+        Ok(format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100))
+    });
+    version.as_deref().map_err(|why| *why)
 }
 
-/// `to [m, n] = a [m, k] b [k, n] + residual [m, n]`, summed in 32 bits (64 for 64-bit factors, whose product of 32 bits each is made of
-/// TF32 as CubeCL's is). `Err` if the library is not there, or takes no factors that lie like these; nothing is written then.
+/// `to [m, n] = a [m, k] b [k, n] + residual [m, n]`; sums are made in 32 bits (64 for factors of 64), factors of 32 bits rounded to
+/// TF32 as CubeCL rounds them. `Err` if the library is not there or does not take factors that lie like these; nothing is
+/// launched then.
 pub fn multiply(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, to: &CubeTensor) -> Result<(), String> {
     version()?;
     let client = &to.client;
-    let launch = || client.exclusive(|| enqueue(a, b, residual, to)).map_err(|error| error.to_string())?;
-    cube::watched(client, KERNEL, launch)
-}
-
-/// Launches on the thread that has the device, after everything that was launched before.
-fn enqueue(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, to: &CubeTensor) -> Result<(), String> {
-    let ([m, k], [_, n]) = (a.shape().dims::<2>(), b.shape().dims::<2>());
+    let service = client.service_id();
+    if service.service != std::any::TypeId::of::<<CudaRuntime as Runtime>::Server>() {
+        return Err("the device is not CUDA's".to_owned());
+    }
     let added = residual.unwrap_or(to);
-    let address = |handle: &Handle| {
-        to.client.get_resource::<Server>(handle.clone()).map_err(|error| format!("a buffer has no address: {error}"))
-    };
-    let memory = [&a.handle, &b.handle, &added.handle, &to.handle].map(address);
-    let [a_memory, b_memory, added_memory, to_memory] = memory;
-    let (a_memory, b_memory, added_memory, to_memory) = (a_memory?, b_memory?, added_memory?, to_memory?);
-    let [a_at, b_at, added_at, to_at] =
-        [&a_memory, &b_memory, &added_memory, &to_memory].map(|memory| memory.resource().ptr);
-    let alignment = 1 << (a_at | b_at | added_at | to_at | ALIGNMENT).trailing_zeros();
+    let ([m, k], [_, n]) = (a.shape().dims::<2>(), b.shape().dims::<2>());
+    let handles = [a, b, added, to].map(|tensor| &tensor.handle);
+    let offsets = handles.iter().fold(ALIGNMENT, |all, handle| all | handle.offset_start.unwrap_or(0));
     let question = Question {
         m,
         n,
@@ -123,88 +126,75 @@ fn enqueue(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, to: &C
         rows: [row(to)?, row(added)?],
         of_factors: a.dtype,
         of_result: to.dtype,
-        adds: residual.is_some(),
-        alignment,
+        alignment: 1 << offsets.trailing_zeros(),
     };
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let number = to.client.service_id().device.index_id;
-    let library = match libraries.get_or_insert_default().entry(number) {
+    let library = match libraries.get_or_insert_default().entry(service.device.index_id) {
         std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-        std::collections::hash_map::Entry::Vacant(new) => new.insert(Library::new()?),
+        std::collections::hash_map::Entry::Vacant(new) => new.insert(Library::new(service.device.index_id)?),
     };
     let plan = library.plan(question)?;
     let workspace = library.workspace(plan.workspace, to);
-    let workspace = workspace.as_ref().map(address).transpose()?;
-    let workspace_at = workspace.as_ref().map_or(0, |memory| memory.resource().ptr);
-    let [one, zero] = [1.0_f32, 0.0].map(Scalar::Single);
-    let [one, zero] = if a.dtype == DType::F64 { [1.0, 0.0].map(Scalar::Double) } else { [one, zero] };
-    let pointer = |address: u64| address as *mut c_void;
-    let [left, right, added, result] = plan.layouts;
-    // SAFETY: the buffers are alive and as large as the descriptions say; what is launched on the stream of the result later
-    // waits for this.
-    unsafe {
-        result::matmul(
-            library.handle,
-            plan.description,
-            one.at(),
-            if question.adds { one.at() } else { zero.at() },
-            pointer(b_at),
-            left,
-            pointer(a_at),
-            right,
-            pointer(added_at),
-            added,
-            pointer(to_at),
-            result,
-            &raw const plan.algorithm,
-            pointer(workspace_at),
-            plan.workspace,
-            to_memory.resource().stream.cast(),
-        )
-    }
-    .map_err(told)
+    drop(libraries);
+    let inputs = if residual.is_some() { vec![a, b, added] } else { vec![a, b] };
+    let arguments = inputs.into_iter().fold(KernelArguments::new(), |arguments, tensor| {
+        arguments.with_buffer_io(tensor.handle.clone().binding(), BufferIOAttr::ReadOnly)
+    });
+    let arguments = [workspace, to.handle.clone()]
+        .into_iter()
+        .fold(arguments, |arguments, handle| arguments.with_buffer_io(handle.binding(), BufferIOAttr::WriteOnly));
+    let adds = residual.is_some();
+    let enqueue = Box::new(move |buffers: &[GpuResource], stream: CUstream| plan.enqueue(buffers, adds, stream));
+    client.launch(Box::new(External { name: KERNEL, enqueue }), CubeCount::new_single(), arguments);
+    Ok(())
 }
 
-/// A factor of the whole product, in the type that sums are made in.
-enum Scalar {
-    Single(f32),
-    Double(f64),
-}
-
-impl Scalar {
-    fn at(&self) -> *const c_void {
-        match self {
-            Self::Single(value) => std::ptr::from_ref(value).cast(),
-            Self::Double(value) => std::ptr::from_ref(value).cast(),
-        }
-    }
+/// Makes the context this thread's.
+fn make_current(context: CUcontext) -> Result<(), DriverError> {
+    // SAFETY: the context lives as long as the process.
+    unsafe { driver::ctx::set_current(context) }
 }
 
 impl Library {
-    fn new() -> Result<Self, String> {
+    fn new(device: u16) -> Result<Self, String> {
+        let context = || {
+            driver::init()?;
+            let device = driver::device::get(i32::from(device))?;
+            // SAFETY: the primary context lives as long as the process, as CubeCL retains it too.
+            let context = unsafe { driver::primary_ctx::retain(device)? };
+            make_current(context).map(|()| context)
+        };
+        let context = context().map_err(|error| format!("the driver: {error}"))?;
         let handle = result::create_handle().map_err(told)?;
-        Ok(Self { handle, plans: HashMap::new(), workspace: None })
+        Ok(Self { context, handle, plans: HashMap::new(), workspaces: Vec::new() })
     }
 
-    fn plan(&mut self, question: Question) -> Result<Plan, String> {
-        let handle = self.handle;
-        self.plans.entry(question).or_insert_with(|| Plan::new(handle, &question)).clone()
+    fn plan(&mut self, question: Question) -> Result<Arc<Plan>, String> {
+        let (handle, context) = (self.handle, self.context);
+        let new = || {
+            make_current(context).map_err(|error| format!("the driver: {error}"))?;
+            Plan::new(handle, &question).map(Arc::new)
+        };
+        self.plans.entry(question).or_insert_with(new).clone()
     }
 
-    /// Memory of at least `bytes` bytes, which stays where it is as long as recorded graphs may use it: to the end.
-    fn workspace(&mut self, bytes: usize, like: &CubeTensor) -> Option<Handle> {
-        if bytes > 0 && self.workspace.as_ref().is_none_or(|(size, _)| *size < bytes) {
-            let old = self.workspace.replace((bytes, like.client.empty(bytes)));
-            std::mem::forget(old);
+    /// Memory of at least `bytes` bytes that stays where it is.
+    fn workspace(&mut self, bytes: usize, like: &CubeTensor) -> Handle {
+        if let Some((_, handle)) = self.workspaces.iter().find(|(size, _)| *size >= bytes) {
+            return handle.clone();
         }
-        self.workspace.as_ref().map(|(_, handle)| handle.clone()).filter(|_| bytes > 0)
+        let size = bytes.next_power_of_two();
+        let handle = like.client.empty(size);
+        self.workspaces.push((size, handle.clone()));
+        handle
     }
 }
 
 impl Plan {
-    fn new(handle: sys::cublasLtHandle_t, question: &Question) -> Result<Self, String> {
-        let Question { m, n, k, a, b, rows, of_factors, of_result, adds: _, alignment } = *question;
-        let (of_factors, of_result) = (element(of_factors)?, element(of_result)?);
+    fn new(library: sys::cublasLtHandle_t, question: &Question) -> Result<Self, String> {
+        let Question { m, n, k, a, b, rows, alignment, .. } = *question;
+        let (of_factors, of_result) = (element(question.of_factors)?, element(question.of_result)?);
+        let double = question.of_factors == DType::F64;
         let (sums, scale) = match question.of_factors {
             DType::F64 => (sys::cublasComputeType_t::CUBLAS_COMPUTE_64F, sys::cudaDataType_t::CUDA_R_64F),
             DType::F32 => (sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32, sys::cudaDataType_t::CUDA_R_32F),
@@ -242,23 +232,59 @@ impl Plan {
             sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
             sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
         ];
+        let workspace = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let bytes = alignment as u32;
+        let [left, right, added, to] = layouts;
         // SAFETY: everything was made above and is alive; values are read at once.
         let found = unsafe {
-            let workspace = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            result::set_matmul_pref_attribute(preference, workspace, (&raw const most).cast(), size_of::<usize>())
-                .map_err(told)?;
-            for attribute in alignments {
-                let bytes = alignment as u32;
-                result::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), size_of::<u32>())
-                    .map_err(told)?;
-            }
-            let [left, right, added, to] = layouts;
-            let found = result::get_matmul_algo_heuristic(handle, description, left, right, added, to, preference)
-                .map_err(told);
+            let ask = || {
+                let (most, size) = ((&raw const most).cast(), size_of::<usize>());
+                result::set_matmul_pref_attribute(preference, workspace, most, size)?;
+                for attribute in alignments {
+                    let (bytes, size) = ((&raw const bytes).cast(), size_of::<u32>());
+                    result::set_matmul_pref_attribute(preference, attribute, bytes, size)?;
+                }
+                result::get_matmul_algo_heuristic(library, description, left, right, added, to, preference)
+            };
+            let found = ask();
             result::destroy_matmul_pref(preference).map_err(told)?;
-            found?
+            found.map_err(told)?
         };
-        Ok(Self { description, layouts, algorithm: found.algo, workspace: found.workspaceSize })
+        Ok(Self { library, description, layouts, algorithm: found.algo, workspace: found.workspaceSize, double })
+    }
+
+    /// Launches; `buffers` are the factors, what is added if anything is, the workspace and the result.
+    fn enqueue(&self, buffers: &[GpuResource], adds: bool, stream: CUstream) -> Result<(), String> {
+        let at = |index: usize| buffers[index].ptr as *mut c_void;
+        let (workspace, to) = (at(buffers.len() - 2), at(buffers.len() - 1));
+        let added = if adds { at(2) } else { to };
+        let (single, double) = ([1.0_f32, f32::from(adds)], [1.0_f64, f64::from(adds)]);
+        let factor = |which: usize| -> *const c_void {
+            if self.double { (&raw const double[which]).cast() } else { (&raw const single[which]).cast() }
+        };
+        let [left, right, of_added, of_result] = self.layouts;
+        // SAFETY: the buffers are alive and as large as the descriptions say; what the stream gets later waits for this.
+        unsafe {
+            result::matmul(
+                self.library,
+                self.description,
+                factor(0),
+                factor(1),
+                at(1),
+                left,
+                at(0),
+                right,
+                added,
+                of_added,
+                to,
+                of_result,
+                &raw const self.algorithm,
+                workspace,
+                self.workspace,
+                stream.cast(),
+            )
+        }
+        .map_err(told)
     }
 }
 

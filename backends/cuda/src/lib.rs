@@ -91,7 +91,7 @@ impl Backend for Cuda {
     }
 
     fn vendor_products(&self) -> Option<Result<String, String>> {
-        Some(cublaslt::version().map(|version| format!("cuBLASLt {version}")))
+        Some(cublaslt::version().map(|version| format!("cuBLASLt {version}")).map_err(str::to_owned))
     }
 
     fn tuning_store(&self) -> Option<&'static dyn TuningStore> {

@@ -20,15 +20,16 @@ use crate::ops::cube::{element, tunes};
 enum Candidate {
     /// The largest tile of plain units, or one of half its size.
     Units { halved: bool },
-    /// Matrix products by so many planes, with so many keys (or rows) passing by at a time.
-    Matrices { planes: usize, passing: usize },
+    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `passing` and `shares`.
+    Matrices([usize; 3]),
 }
 
 /// What the tuner is asked about; the first works everywhere.
-const CANDIDATES: [(&str, Candidate); 5] = [
+const CANDIDATES: [(&str, Candidate); 6] = [
     ("attention_units", UNITS),
     ("attention_half_units", Candidate::Units { halved: true }),
-    ("attention_matrices_2_32", Candidate::Matrices { planes: 2, passing: 32 }),
+    ("attention_matrices_2_32_4", Candidate::Matrices([2, 32, 4])),
+    ("attention_matrices_4_32_2", Candidate::Matrices([4, 32, 2])),
     ("attention_matrices_4_32", FEWER_KEYS),
     ("attention_matrices_4_64", MORE_KEYS),
 ];
@@ -37,8 +38,8 @@ const CANDIDATES: [(&str, Candidate); 5] = [
 const GUESSES: [Candidate; 3] = [MORE_KEYS, FEWER_KEYS, UNITS];
 
 const UNITS: Candidate = Candidate::Units { halved: false };
-const FEWER_KEYS: Candidate = Candidate::Matrices { planes: 4, passing: 32 };
-const MORE_KEYS: Candidate = Candidate::Matrices { planes: 4, passing: 64 };
+const FEWER_KEYS: Candidate = Candidate::Matrices([4, 32, 1]);
+const MORE_KEYS: Candidate = Candidate::Matrices([4, 64, 1]);
 
 /// What the answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -107,9 +108,7 @@ fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
     let client: &Client = &like.client;
     match candidate {
         Candidate::Units { halved } => Tile::fitting(client, at, like.dtype, P::BUFFERS, halved).map(Choice::Units),
-        Candidate::Matrices { planes, passing } => {
-            MatrixTile::of(client, at, like.dtype, [planes, passing]).map(Choice::Matrices)
-        }
+        Candidate::Matrices(tile) => MatrixTile::of(client, at, like.dtype, tile).map(Choice::Matrices),
     }
 }
 
@@ -122,6 +121,6 @@ fn question<P: Pass>(pass: &P) -> Question {
         queries: at.seq.next_power_of_two(),
         keys: (at.past + at.seq).next_power_of_two(),
         element: element(like.dtype),
-        matrices: MatrixTile::of(&like.client, at, like.dtype, [4, 32]).is_some(),
+        matrices: MatrixTile::of(&like.client, at, like.dtype, [4, 32, 1]).is_some(),
     }
 }

@@ -39,10 +39,13 @@ pub(super) const PAIR: usize = 2;
 /// What one cube works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct MatrixTile {
-    /// Planes of the cube, each with rows (or keys) of its own, which stay.
+    /// Planes of the cube with rows (or keys) of their own, which stay.
     pub planes: usize,
-    /// Keys (or rows) that pass by at a time; no more than stay.
+    /// Keys (or rows) that pass by a plane at a time.
     pub passing: usize,
+    /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
+    /// have one plane alone.
+    pub shares: usize,
     pub sizes: Sizes,
 }
 
@@ -53,7 +56,22 @@ impl MatrixTile {
     }
 
     pub fn units(self) -> usize {
-        self.planes * PLANE
+        self.planes * self.shares * PLANE
+    }
+
+    /// Keys that pass by all planes at a time.
+    fn step(self) -> usize {
+        self.passing * self.shares
+    }
+
+    /// Rows that a cube's memory has room for, of what stays or passes by.
+    fn room(self) -> usize {
+        self.staying().max(self.step())
+    }
+
+    /// Units that leave what they have to those of the first share.
+    fn givers(self) -> usize {
+        (self.shares - 1) * self.planes * PLANE
     }
 
     /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
@@ -217,11 +235,12 @@ fn keep<F: Float, W: Size, P: Size>(
     kept
 }
 
-/// Products of kept rows with the rows that pass by.
+/// Products of kept rows with the rows that pass by, from `first` of the cube's memory on.
 #[cube]
 fn products<F: Float, W: Size, P: Size>(
     kept: &Array<Vector<F, P>>,
     passing: &Shared<[Vector<F, W>]>,
+    first: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<f32, P>> {
     let mut sums = zeros::<P>(comptime!(tile.passing / COLUMNS));
@@ -234,18 +253,19 @@ fn products<F: Float, W: Size, P: Size>(
         }
         #[unroll]
         for two in 0..comptime!(tile.passing / DEPTH) {
-            let b = right_across::<F, W, P>(passing, two * DEPTH, step, tile);
+            let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
             add_products::<F, P>(&a, &b, &mut sums, 2 * two);
         }
     }
     sums
 }
 
-/// Adds `weights`, one for each row that passes by, times these rows to `sums`.
+/// Adds `weights`, one for each row that passes by, times these rows to `sums`; they begin at `first` of the cube's memory.
 #[cube]
 fn add_weighed<F: Float, W: Size, P: Size>(
     weights: &Array<Vector<f32, P>>,
     passing: &Shared<[Vector<F, W>]>,
+    first: usize,
     sums: &mut Array<Vector<f32, P>>,
     #[comptime] tile: MatrixTile,
 ) {
@@ -254,10 +274,17 @@ fn add_weighed<F: Float, W: Size, P: Size>(
         let a = as_left::<F, P>(weights, step);
         #[unroll]
         for two in 0..comptime!(tile.steps()) {
-            let b = right_along::<F, W, P>(passing, step * DEPTH, two, tile);
+            let b = right_along::<F, W, P>(passing, first + step * DEPTH, two, tile);
             add_products::<F, P>(&a, &b, sums, 2 * two);
         }
     }
+}
+
+/// Where a unit of a further share leaves what it has, or a unit of the first finds what the next has; `share` is of the giver.
+#[cube]
+fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
+    let unit = UNIT_POS as usize % comptime!(tile.planes * PLANE);
+    (share - 1) * comptime!(tile.planes * PLANE) + unit
 }
 
 /// Over the four units that share a row.
@@ -292,14 +319,16 @@ pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
     let head = head(tile.sizes);
     let lane = UNIT_POS as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane_row = UNIT_POS as usize / PLANE * ROWS;
+    let plane = UNIT_POS as usize / PLANE;
+    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * ROWS);
+    let mine = share * comptime!(tile.passing);
     let end_row = at.seq * group;
     let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
 
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
     copy::<F, W>(queries, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     sync_cube();
     let q = keep::<F, W, P>(&k, plane_row, tile);
@@ -315,16 +344,16 @@ pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
         total[j] = 0.0;
         newest[j] = at.past + (first_row + plane_row + g + 8 * j) / group;
     }
-    for first_key in range_stepped(0, end_key, tile.passing) {
-        copy::<F, W>(keys, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.passing, tile);
-        copy::<F, W>(values, &mut v, &head, first_key, end_key, &at, Part::Values, tile.passing, tile);
+    for first_key in range_stepped(0, end_key, comptime!(tile.step())) {
+        copy::<F, W>(keys, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.step(), tile);
+        copy::<F, W>(values, &mut v, &head, first_key, end_key, &at, Part::Values, tile.step(), tile);
         sync_cube();
-        let mut scores = products::<F, W, P>(&q, &k, tile);
+        let mut scores = products::<F, W, P>(&q, &k, mine, tile);
         #[unroll]
         for i in 0..comptime!(2 * columns) {
             scores[i] *= Vector::new(scale);
         }
-        if first_key + tile.passing > first_newest + 1 {
+        if first_key + mine + tile.passing > first_newest + 1 {
             #[unroll]
             for i in 0..columns {
                 #[unroll]
@@ -332,7 +361,7 @@ pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
                     let mut seen = scores[2 * i + j];
                     #[unroll]
                     for e in 0..2usize {
-                        if first_key + i * COLUMNS + 2 * t + e > newest[j] {
+                        if first_key + mine + i * COLUMNS + 2 * t + e > newest[j] {
                             seen.insert(e, NEVER);
                         }
                     }
@@ -363,14 +392,53 @@ pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
                 result[2 * i + j] *= Vector::new(factor);
             }
         }
-        add_weighed::<F, W, P>(&scores, &v, &mut result, tile);
+        add_weighed::<F, W, P>(&scores, &v, mine, &mut result, tile);
         sync_cube();
+    }
+    if comptime!(tile.shares > 1) {
+        // Of a row that sees none of its keys a share has sums of nothing, whose largest score is as good as none.
+        let values = comptime!(2 * tile.sizes.head_dim / COLUMNS);
+        let givers = comptime!(tile.givers());
+        let mut results = Shared::<[Vector<f32, P>]>::new_slice(comptime!(values * givers));
+        let mut scores = Shared::<[f32]>::new_slice(comptime!(4 * givers));
+        if share > 0 {
+            let to = gift(share, tile);
+            #[unroll]
+            for i in 0..values {
+                results[i * givers + to] = result[i];
+            }
+            #[unroll]
+            for j in 0..2usize {
+                scores[j * givers + to] = largest[j];
+                scores[(2 + j) * givers + to] = total[j];
+            }
+        }
+        sync_cube();
+        if share == 0 {
+            #[unroll]
+            for giver in 1..comptime!(tile.shares) {
+                let from = gift(giver, tile);
+                #[unroll]
+                for j in 0..2usize {
+                    let (theirs, mine) = (scores[j * givers + from], largest[j]);
+                    let both = max(mine, theirs);
+                    let (keep, add) = ((mine - both).exp(), (theirs - both).exp());
+                    largest[j] = both;
+                    total[j] = total[j] * keep + scores[(2 + j) * givers + from] * add;
+                    #[unroll]
+                    for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
+                        let more = results[(2 * i + j) * givers + from] * Vector::new(add);
+                        result[2 * i + j] = result[2 * i + j] * Vector::new(keep) + more;
+                    }
+                }
+            }
+        }
     }
     #[unroll]
     for j in 0..2usize {
         let sum = row_sum(total[j]);
         let row = first_row + plane_row + g + 8 * j;
-        if row < end_row {
+        if row < end_row && share == 0 {
             let to = row_at(&head, row, &at, tile.sizes);
             #[unroll]
             for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
@@ -402,13 +470,15 @@ pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     let head = head(tile.sizes);
     let lane = UNIT_POS as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane_row = UNIT_POS as usize / PLANE * ROWS;
+    let plane = UNIT_POS as usize / PLANE;
+    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * ROWS);
+    let mine = share * comptime!(tile.passing);
     let end_row = at.seq * group;
     let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
 
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
     copy::<F, W>(qkv, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(gradient, &mut v, &head, first_row, end_row, &at, Part::Results, staying, tile);
     sync_cube();
@@ -429,12 +499,12 @@ pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         row_sums[j] = sums[from];
         row_delta[j] = delta[from];
     }
-    for first_key in range_stepped(0, end_key, tile.passing) {
-        copy::<F, W>(qkv, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.passing, tile);
-        copy::<F, W>(qkv, &mut v, &head, first_key, end_key, &at, Part::Values, tile.passing, tile);
+    for first_key in range_stepped(0, end_key, comptime!(tile.step())) {
+        copy::<F, W>(qkv, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.step(), tile);
+        copy::<F, W>(qkv, &mut v, &head, first_key, end_key, &at, Part::Values, tile.step(), tile);
         sync_cube();
-        let mut slopes = products::<F, W, P>(&q, &k, tile);
-        let d_p = products::<F, W, P>(&d_out, &v, tile);
+        let mut slopes = products::<F, W, P>(&q, &k, mine, tile);
+        let d_p = products::<F, W, P>(&d_out, &v, mine, tile);
         #[unroll]
         for i in 0..columns {
             #[unroll]
@@ -443,20 +513,43 @@ pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
                 let mut slope = p * (d_p[2 * i + j] - Vector::new(row_delta[j]));
                 #[unroll]
                 for e in 0..2usize {
-                    if first_key + i * COLUMNS + 2 * t + e > newest[j] {
+                    if first_key + mine + i * COLUMNS + 2 * t + e > newest[j] {
                         slope.insert(e, 0.0f32);
                     }
                 }
                 slopes[2 * i + j] = slope;
             }
         }
-        add_weighed::<F, W, P>(&slopes, &k, &mut d_q, tile);
+        add_weighed::<F, W, P>(&slopes, &k, mine, &mut d_q, tile);
         sync_cube();
+    }
+    if comptime!(tile.shares > 1) {
+        let values = comptime!(2 * tile.sizes.head_dim / COLUMNS);
+        let givers = comptime!(tile.givers());
+        let mut parts = Shared::<[Vector<f32, P>]>::new_slice(comptime!(values * givers));
+        if share > 0 {
+            let to = gift(share, tile);
+            #[unroll]
+            for i in 0..values {
+                parts[i * givers + to] = d_q[i];
+            }
+        }
+        sync_cube();
+        if share == 0 {
+            #[unroll]
+            for giver in 1..comptime!(tile.shares) {
+                let from = gift(giver, tile);
+                #[unroll]
+                for i in 0..values {
+                    d_q[i] += parts[i * givers + from];
+                }
+            }
+        }
     }
     #[unroll]
     for j in 0..2usize {
         let row = first_row + plane_row + g + 8 * j;
-        if row < end_row {
+        if row < end_row && share == 0 {
             let to = query_at(&head, row, &at, tile.sizes);
             #[unroll]
             for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
@@ -492,8 +585,8 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let end_key = at.past + at.seq;
     let first_key = CUBE_POS_X as usize * staying;
 
-    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
     let mut row_sums = Shared::<[f32]>::new_slice(tile.passing);
     let mut row_delta = Shared::<[f32]>::new_slice(tile.passing);
     copy::<F, W>(qkv, &mut q, &head, first_key, end_key, &at, Part::Keys, staying, tile);
@@ -517,8 +610,8 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
             row_delta[i] = delta[from];
         }
         sync_cube();
-        let mut weights = products::<F, W, P>(&k, &q, tile);
-        let mut slopes = products::<F, W, P>(&v, &d_out, tile);
+        let mut weights = products::<F, W, P>(&k, &q, 0, tile);
+        let mut slopes = products::<F, W, P>(&v, &d_out, 0, tile);
         #[unroll]
         for i in 0..columns {
             #[unroll]
@@ -541,8 +634,8 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
                 slopes[2 * i + j] = slope;
             }
         }
-        add_weighed::<F, W, P>(&weights, &d_out, &mut d_v, tile);
-        add_weighed::<F, W, P>(&slopes, &q, &mut d_k, tile);
+        add_weighed::<F, W, P>(&weights, &d_out, 0, &mut d_v, tile);
+        add_weighed::<F, W, P>(&slopes, &q, 0, &mut d_k, tile);
         sync_cube();
     }
     #[unroll]

@@ -123,15 +123,16 @@ impl Pass for Backward {
         let ([qkv, gradient, sums, delta, d_qkv], [qkv_, gradient_, sums_, delta_, d_qkv_]) = (tensors(), tensors());
         match choice {
             Choice::Matrices(tile) => {
-                let (dim, scale) = (CubeDim::new_1d(tile.units() as u32), at.scale() as f32);
-                let splits = tile.splits(&client, &at);
+                let scale = at.scale() as f32;
+                let key_tile = MatrixTile { shares: 1, ..tile };
+                let splits = key_tile.splits(&client, &at);
                 let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(tile.staying(), splits));
                 let work = at.batch * at.seq * at.heads.key_value * 2 * at.head_dim / PAIR;
                 let parts = new_tensor(&self.qkv, [if splits > 1 { splits * work * PAIR } else { PAIR }], wide);
                 matrix_query_gradients::launch(
                     &client,
                     rows,
-                    dim,
+                    CubeDim::new_1d(tile.units() as u32),
                     WIDE,
                     PAIR,
                     qkv,
@@ -147,7 +148,7 @@ impl Pass for Backward {
                 matrix_key_gradients::launch(
                     &client,
                     keys,
-                    dim,
+                    CubeDim::new_1d(key_tile.units() as u32),
                     WIDE,
                     PAIR,
                     qkv_,
@@ -158,7 +159,7 @@ impl Pass for Backward {
                     parts.clone().into_buffer_arg(),
                     at.launch(),
                     scale,
-                    tile,
+                    key_tile,
                     splits,
                     element(dtype),
                 );
@@ -230,11 +231,11 @@ impl Tile {
 
 impl MatrixTile {
     /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
-    pub fn of(client: &Client, at: &Packed, dtype: DType, [planes, passing]: [usize; 2]) -> Option<Self> {
+    pub fn of(client: &Client, at: &Packed, dtype: DType, [planes, passing, shares]: [usize; 3]) -> Option<Self> {
         // Wider heads leave fewer registers for what passes by.
         let most = if at.head_dim > 64 { 32 } else { 64 };
         let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && passing <= most;
-        (fits && multiplies(client, dtype)).then_some(Self { planes, passing, sizes: at.sizes() })
+        (fits && multiplies(client, dtype)).then_some(Self { planes, passing, shares, sizes: at.sizes() })
     }
 
     /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two

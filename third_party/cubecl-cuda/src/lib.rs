@@ -7,6 +7,8 @@ mod compute;
 mod device;
 mod runtime;
 
+pub use compute::external::{Enqueue, External};
+pub use compute::storage::gpu::GpuResource;
 pub use compiler::{CudaCompilationOptions, CudaCompiler, CudaRepresentation};
 pub use device::*;
 pub use runtime::*;

@@ -3,7 +3,8 @@ pub(crate) mod communication;
 pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod events;
-pub(crate) mod storage;
+pub mod external;
+pub mod storage;
 pub(crate) mod stream;
 
 mod server;

@@ -1,3 +1,4 @@
+use super::external::External;
 use super::storage::gpu::{GpuResource, GpuStorage};
 use crate::compute::driver::Cuda;
 use crate::compute::{
@@ -187,6 +188,22 @@ impl Server for CudaServer {
         launch_mode: LaunchMode,
     ) {
         let kernel_id = kernel.id();
+        if let Some(external) = (&*kernel as &dyn core::any::Any).downcast_ref::<External>() {
+            if launch_mode.is_skipped() {
+                return;
+            }
+            let mut written = self.write_set();
+            written.extend(bindings.buffers_written(None).cloned());
+            ExecuteScope::launching(
+                self,
+                kernel_id,
+                stream_id,
+                bindings.buffers_read(None),
+                written,
+            )
+            .execute(|server| server.launch_external(external, bindings, stream_id));
+            return;
+        }
         if self.compile_failed(&kernel_id, kernel, &bindings, stream_id, launch_mode) {
             return;
         }
@@ -925,6 +942,27 @@ impl CudaServer {
         Ok(())
     }
 
+    fn launch_external(
+        &mut self,
+        external: &External,
+        bindings: KernelArguments,
+        stream_id: StreamId,
+    ) -> Result<(), ServerError> {
+        let mut command = self.command(stream_id, bindings.buffers())?;
+        let mut resources = Vec::with_capacity(bindings.resources.len());
+        for resource in bindings.resources {
+            let (KernelResource::Buffer(binding)
+            | KernelResource::TensorMap(TensorMapBinding { binding, .. })) = resource;
+            resources.push(command.resource(binding)?);
+        }
+        (external.enqueue)(&resources, command.stream().sys).map_err(|reason| {
+            ServerError::Generic {
+                reason,
+                backtrace: BackTrace::capture(),
+            }
+        })
+    }
+
     pub(crate) fn utilities(&self) -> Arc<ServerUtilities> {
         self.utilities.clone()
     }
@@ -1364,9 +1402,6 @@ impl ServerStorage for CudaServer {
         // whatever was there before.
         self.streams.ensure_written([&binding].into_iter())?;
         let mut command = self.command(stream_id, [&binding].into_iter())?;
-        // A graph that is being recorded guards what it touches: whoever asks for
-        // an address may launch work of its own on it.
-        command.resource(binding.clone())?;
         Ok(command.managed_resource(binding)?)
     }
 }
