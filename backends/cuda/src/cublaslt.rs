@@ -17,7 +17,7 @@ use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments};
 use cubecl_runtime::runtime::Runtime;
 use cudarc::cublaslt::{result, sys};
-use cudarc::driver::sys::{CUcontext, CUstream};
+use cudarc::driver::sys::{CUcontext, CUevent_flags, CUstream, CUstreamCaptureStatus};
 use cudarc::driver::{DriverError, result as driver};
 
 /// Memory that the library may work in: 4 MiB, and for products of at least 2^33 multiplications 32 MiB.
@@ -26,6 +26,10 @@ const LARGE: usize = 1 << 33;
 
 /// Alignment the library may rely on at most, in bytes; CubeCL's allocations have more.
 const ALIGNMENT: u64 = 256;
+
+/// Kernels that the library proposes for a product, the first use of which times them all, and launches of each.
+const PROPOSALS: usize = 8;
+const TIMED: usize = 10;
 
 /// The name its launches are counted under.
 const KERNEL: &str = "cuBLASLt";
@@ -58,9 +62,10 @@ struct Plan {
     description: sys::cublasLtMatmulDesc_t,
     /// Of its left and right factor, what is added, and the result.
     layouts: [sys::cublasLtMatrixLayout_t; 4],
-    algorithm: sys::cublasLtMatmulAlgo_t,
-    /// Bytes it works in.
-    workspace: usize,
+    /// The library's proposals, the one it thinks best first.
+    proposals: Vec<sys::cublasLtMatmulHeuristicResult_t>,
+    /// The fastest of them, once they were timed.
+    fastest: OnceLock<usize>,
     /// Whether sums are made in 64 bits.
     double: bool,
 }
@@ -134,7 +139,7 @@ pub fn multiply(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, t
         std::collections::hash_map::Entry::Vacant(new) => new.insert(Library::new(service.device.index_id)?),
     };
     let plan = library.plan(question)?;
-    let workspace = library.workspace(plan.workspace, to);
+    let workspace = library.workspace(plan.workspace(), to);
     drop(libraries);
     let inputs = if residual.is_some() { vec![a, b, added] } else { vec![a, b] };
     let arguments = inputs.into_iter().fold(KernelArguments::new(), |arguments, tensor| {
@@ -164,7 +169,7 @@ impl Library {
             let context = unsafe { driver::primary_ctx::retain(device)? };
             make_current(context).map(|()| context)
         };
-        let context = context().map_err(|error| format!("the driver: {error}"))?;
+        let context = context().map_err(refused)?;
         let handle = result::create_handle().map_err(told)?;
         Ok(Self { context, handle, plans: HashMap::new(), workspaces: Vec::new() })
     }
@@ -172,7 +177,7 @@ impl Library {
     fn plan(&mut self, question: Question) -> Result<Arc<Plan>, String> {
         let (handle, context) = (self.handle, self.context);
         let new = || {
-            make_current(context).map_err(|error| format!("the driver: {error}"))?;
+            make_current(context).map_err(refused)?;
             Plan::new(handle, &question).map(Arc::new)
         };
         self.plans.entry(question).or_insert_with(new).clone()
@@ -235,26 +240,72 @@ impl Plan {
         let workspace = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         let bytes = alignment as u32;
         let [left, right, added, to] = layouts;
-        // SAFETY: everything was made above and is alive; values are read at once.
-        let found = unsafe {
-            let ask = || {
+        let mut proposals = Vec::with_capacity(PROPOSALS);
+        let mut count = 0;
+        // SAFETY: everything was made above and is alive; values are read at once, and as many proposals are written as there
+        // is room for.
+        unsafe {
+            let mut ask = || {
                 let (most, size) = ((&raw const most).cast(), size_of::<usize>());
                 result::set_matmul_pref_attribute(preference, workspace, most, size)?;
                 for attribute in alignments {
                     let (bytes, size) = ((&raw const bytes).cast(), size_of::<u32>());
                     result::set_matmul_pref_attribute(preference, attribute, bytes, size)?;
                 }
-                result::get_matmul_algo_heuristic(library, description, left, right, added, to, preference)
+                sys::cublasLtMatmulAlgoGetHeuristic(
+                    library,
+                    description,
+                    left,
+                    right,
+                    added,
+                    to,
+                    preference,
+                    PROPOSALS as i32,
+                    proposals.as_mut_ptr(),
+                    &raw mut count,
+                )
+                .result()
             };
-            let found = ask();
+            let asked = ask();
             result::destroy_matmul_pref(preference).map_err(told)?;
-            found.map_err(told)?
-        };
-        Ok(Self { library, description, layouts, algorithm: found.algo, workspace: found.workspaceSize, double })
+            asked.map_err(told)?;
+            proposals.set_len(count as usize);
+        }
+        proposals.retain(|proposal| proposal.state == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS);
+        if proposals.is_empty() {
+            return Err("cuBLASLt has no kernel for this product".to_owned());
+        }
+        Ok(Self { library, description, layouts, proposals, fastest: OnceLock::new(), double })
+    }
+
+    /// Bytes that any of the proposals works in.
+    fn workspace(&self) -> usize {
+        self.proposals.iter().map(|proposal| proposal.workspaceSize).max().unwrap_or(0)
     }
 
     /// Launches; `buffers` are the factors, what is added if anything is, the workspace and the result.
     fn enqueue(&self, buffers: &[GpuResource], adds: bool, stream: CUstream) -> Result<(), String> {
+        let fastest = match self.fastest.get() {
+            Some(fastest) => *fastest,
+            None if is_recorded(stream)? => 0,
+            None => *self.fastest.get_or_init(|| self.time(buffers, adds, stream)),
+        };
+        self.launch(fastest, buffers, adds, stream)
+    }
+
+    /// The fastest proposal for these buffers: the result is the same however often it is made.
+    fn time(&self, buffers: &[GpuResource], adds: bool, stream: CUstream) -> usize {
+        let time = |which: usize| {
+            self.launch(which, buffers, adds, stream)?;
+            let launches = || (0..TIMED).try_for_each(|_| self.launch(which, buffers, adds, stream));
+            elapsed(stream, launches)
+        };
+        let times = (0..self.proposals.len()).filter_map(|which| Some((which, time(which).ok()?)));
+        times.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(which, _)| which)
+    }
+
+    fn launch(&self, which: usize, buffers: &[GpuResource], adds: bool, stream: CUstream) -> Result<(), String> {
+        let proposal = &self.proposals[which];
         let at = |index: usize| buffers[index].ptr as *mut c_void;
         let (workspace, to) = (at(buffers.len() - 2), at(buffers.len() - 1));
         let added = if adds { at(2) } else { to };
@@ -278,14 +329,42 @@ impl Plan {
                 of_added,
                 to,
                 of_result,
-                &raw const self.algorithm,
+                &raw const proposal.algo,
                 workspace,
-                self.workspace,
+                proposal.workspaceSize,
                 stream.cast(),
             )
         }
         .map_err(told)
     }
+}
+
+/// Whether what the stream gets is recorded instead of run.
+fn is_recorded(stream: CUstream) -> Result<bool, String> {
+    // SAFETY: the stream is alive.
+    let status = unsafe { driver::stream::is_capturing(stream) }.map_err(refused)?;
+    Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+}
+
+/// Milliseconds that what `work` launches takes on the stream, which is waited for.
+fn elapsed(stream: CUstream, work: impl FnOnce() -> Result<(), String>) -> Result<f32, String> {
+    let event = || driver::event::create(CUevent_flags::CU_EVENT_DEFAULT).map_err(refused);
+    let (begin, end) = (event()?, event()?);
+    // SAFETY: stream and events are alive; the events are destroyed here alone.
+    unsafe {
+        driver::event::record(begin, stream).map_err(refused)?;
+        let launched = work();
+        driver::event::record(end, stream).map_err(refused)?;
+        driver::event::synchronize(end).map_err(refused)?;
+        let elapsed = driver::event::elapsed(begin, end).map_err(refused);
+        driver::event::destroy(begin).map_err(refused)?;
+        driver::event::destroy(end).map_err(refused)?;
+        launched.and(elapsed)
+    }
+}
+
+fn refused(error: DriverError) -> String {
+    format!("the driver: {error}")
 }
 
 fn stored(factor: &CubeTensor) -> Result<Stored, String> {
