@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use clock::Clock;
 pub use device_clock::{HOST_CLOCK, device_clock};
 pub use memory::MemoryProbe;
-pub use steps::{Measured, StepTimes, run_steps};
+pub use steps::{Measured, StepTimes, TokenTimes, run_steps};
 #[cfg(feature = "cubecl")]
 pub(crate) use throughput::throughput;
 

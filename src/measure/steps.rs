@@ -9,15 +9,29 @@ use crate::stats::relative_half_width;
 /// Longest silence between two progress events of a phase, if a step does not take longer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Wall clock of one step, in nanoseconds.
+/// One step: its wall clock in nanoseconds, and what was read after it. All that belongs to a step is here, so that it
+/// is kept or left out as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepTimes {
     /// The whole step.
     pub total_ns: u64,
     /// The optimiser's part of it.
     pub optimizer_ns: Option<u64>,
+    /// Its tokens, for generation.
+    pub tokens: Option<TokenTimes>,
+    /// Memory in use after it, in bytes, if that was asked for; or why that is not known.
+    pub memory: Option<Result<u64, String>>,
     /// When it began, in nanoseconds since the device was open.
     pub at_ns: u64,
+}
+
+/// Wall clock of one generation's tokens, in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// The first.
+    pub first_ns: u64,
+    /// Every later one, by position.
+    pub gaps_ns: Vec<u64>,
 }
 
 /// Every step of a workload, in order.
