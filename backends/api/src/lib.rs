@@ -1,5 +1,6 @@
 //! The one trait every burnmark backend implements, and what it speaks of. The runner knows nothing else of a backend.
 
+mod card;
 mod tuning;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use burn::tensor::{DType, Device, TimingMethod};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use card::CardState;
 pub use tuning::{
     CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningContents, TuningEvents, TuningStore,
     TuningWatch,
@@ -165,6 +167,13 @@ pub trait Backend: Sync {
     /// Memory of the device that this process holds as its driver counts it, in bytes, with the name of the source; or
     /// why there is no such figure.
     fn driver_memory(&self, device: &Device) -> Option<(&'static str, Result<u64, String>)> {
+        let _ = device;
+        None
+    }
+
+    /// What the graphics card behind the device tells of itself now, or why it does not, if the backend reads cards. Asked
+    /// between samples: it must be quick.
+    fn card(&self, device: &Device) -> Option<Result<CardState, String>> {
         let _ = device;
         None
     }
