@@ -69,6 +69,11 @@ impl MatrixTile {
         self.staying().max(self.step())
     }
 
+    /// Vectors of `count` rows that each unit copies.
+    fn each(self, count: usize) -> usize {
+        (count * self.sizes.head_dim / WIDE).div_ceil(self.units())
+    }
+
     /// Units that leave what they have to those of the first share.
     fn givers(self) -> usize {
         (self.shares - 1) * self.planes * PLANE
@@ -95,6 +100,61 @@ enum Part {
     Values,
 }
 
+/// A unit's share of `count` rows from `first` on; zeros from `end` on. What is read here may be on its way while other things
+/// are computed, until [`store`] wants it.
+#[cube]
+fn fetch<F: Float, W: Size>(
+    from: &[Vector<F, W>],
+    to: &mut Array<Vector<F, W>>,
+    head: &Head,
+    first: usize,
+    end: usize,
+    at: &Places,
+    #[comptime] part: Part,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        let mut value = Vector::<F, W>::new(F::new(0.0));
+        if row < count && first + row < end {
+            let start = if comptime!(part == Part::Queries) {
+                query_at(head, first + row, at, tile.sizes)
+            } else if comptime!(part == Part::Results) {
+                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+            } else if comptime!(part == Part::Keys) {
+                key_at(head, first + row, at)
+            } else {
+                value_at(head, first + row, at)
+            };
+            value = from[start / WIDE + d];
+        }
+        to[i] = value;
+    }
+}
+
+/// Leaves a unit's share of `count` rows in the cube's memory.
+#[cube]
+fn store<F: Float, W: Size>(
+    from: &Array<Vector<F, W>>,
+    to: &mut Shared<[Vector<F, W>]>,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        if row < count {
+            to[row * comptime!(tile.stride()) + d] = from[i];
+        }
+    }
+}
+
 /// Copies `count` rows from `first` on; zeros from `end` on.
 #[cube]
 fn copy<F: Float, W: Size>(
@@ -108,24 +168,9 @@ fn copy<F: Float, W: Size>(
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
-    let vectors = comptime!(tile.sizes.head_dim / WIDE);
-    for i in range_stepped(UNIT_POS as usize, comptime!(count * vectors), comptime!(tile.units())) {
-        let (row, d) = (i / vectors, i % vectors);
-        let mut value = Vector::<F, W>::new(F::new(0.0));
-        if first + row < end {
-            let start = if comptime!(part == Part::Queries) {
-                query_at(head, first + row, at, tile.sizes)
-            } else if comptime!(part == Part::Results) {
-                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
-            } else if comptime!(part == Part::Keys) {
-                key_at(head, first + row, at)
-            } else {
-                value_at(head, first + row, at)
-            };
-            value = from[start / WIDE + d];
-        }
-        to[row * comptime!(tile.stride()) + d] = value;
-    }
+    let mut rows = Array::<Vector<F, W>>::new(comptime!(tile.each(count)));
+    fetch::<F, W>(from, &mut rows, head, first, end, at, part, count, tile);
+    store::<F, W>(&rows, to, count, tile);
 }
 
 /// The left factor of 16 rows from `row` and 16 features from `16 step`.
@@ -344,10 +389,17 @@ pub(super) fn matrix_forward<F: Float, W: Size, P: Size>(
         total[j] = 0.0;
         newest[j] = at.past + (first_row + plane_row + g + 8 * j) / group;
     }
-    for first_key in range_stepped(0, end_key, comptime!(tile.step())) {
-        copy::<F, W>(keys, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.step(), tile);
-        copy::<F, W>(values, &mut v, &head, first_key, end_key, &at, Part::Values, tile.step(), tile);
+    let step = comptime!(tile.step());
+    let mut next_keys = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
+    let mut next_values = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
+    fetch::<F, W>(keys, &mut next_keys, &head, 0, end_key, &at, Part::Keys, step, tile);
+    fetch::<F, W>(values, &mut next_values, &head, 0, end_key, &at, Part::Values, step, tile);
+    for first_key in range_stepped(0, end_key, step) {
+        store::<F, W>(&next_keys, &mut k, step, tile);
+        store::<F, W>(&next_values, &mut v, step, tile);
         sync_cube();
+        fetch::<F, W>(keys, &mut next_keys, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        fetch::<F, W>(values, &mut next_values, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         let mut scores = products::<F, W, P>(&q, &k, mine, tile);
         #[unroll]
         for i in 0..comptime!(2 * columns) {
@@ -499,10 +551,17 @@ pub(super) fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         row_sums[j] = sums[from];
         row_delta[j] = delta[from];
     }
-    for first_key in range_stepped(0, end_key, comptime!(tile.step())) {
-        copy::<F, W>(qkv, &mut k, &head, first_key, end_key, &at, Part::Keys, tile.step(), tile);
-        copy::<F, W>(qkv, &mut v, &head, first_key, end_key, &at, Part::Values, tile.step(), tile);
+    let step = comptime!(tile.step());
+    let mut next_keys = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
+    let mut next_values = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
+    fetch::<F, W>(qkv, &mut next_keys, &head, 0, end_key, &at, Part::Keys, step, tile);
+    fetch::<F, W>(qkv, &mut next_values, &head, 0, end_key, &at, Part::Values, step, tile);
+    for first_key in range_stepped(0, end_key, step) {
+        store::<F, W>(&next_keys, &mut k, step, tile);
+        store::<F, W>(&next_values, &mut v, step, tile);
         sync_cube();
+        fetch::<F, W>(qkv, &mut next_keys, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        fetch::<F, W>(qkv, &mut next_values, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         let mut slopes = products::<F, W, P>(&q, &k, mine, tile);
         let d_p = products::<F, W, P>(&d_out, &v, mine, tile);
         #[unroll]
@@ -601,15 +660,22 @@ pub(super) fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     // Earlier rows see none of these keys.
     let split = CUBE_POS_Z as usize;
     let start = first_key * group / tile.passing * tile.passing + split * tile.passing;
-    for first_row in range_stepped(start, end_row, comptime!(splits * tile.passing)) {
-        copy::<F, W>(qkv, &mut q, &head, first_row, end_row, &at, Part::Queries, tile.passing, tile);
-        copy::<F, W>(gradient, &mut d_out, &head, first_row, end_row, &at, Part::Results, tile.passing, tile);
+    let (passing, step) = comptime!((tile.passing, splits * tile.passing));
+    let mut next_queries = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
+    let mut next_results = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
+    fetch::<F, W>(qkv, &mut next_queries, &head, start, end_row, &at, Part::Queries, passing, tile);
+    fetch::<F, W>(gradient, &mut next_results, &head, start, end_row, &at, Part::Results, passing, tile);
+    for first_row in range_stepped(start, end_row, step) {
+        store::<F, W>(&next_queries, &mut q, passing, tile);
+        store::<F, W>(&next_results, &mut d_out, passing, tile);
         for i in range_stepped(UNIT_POS as usize, tile.passing, comptime!(tile.units())) {
             let from = row_at(&head, min(first_row + i, end_row - 1), &at, tile.sizes);
             row_sums[i] = sums[from];
             row_delta[i] = delta[from];
         }
         sync_cube();
+        fetch::<F, W>(qkv, &mut next_queries, &head, first_row + step, end_row, &at, Part::Queries, passing, tile);
+        fetch::<F, W>(gradient, &mut next_results, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
         let mut weights = products::<F, W, P>(&k, &q, 0, tile);
         let mut slopes = products::<F, W, P>(&v, &d_out, 0, tile);
         #[unroll]

@@ -29,6 +29,9 @@ const UNITS: usize = 256;
 /// Cubes wanted, so that every processor of a large device has one; fewer columns each make more of them.
 const CUBES: usize = 128;
 
+/// Rows of the weight that a unit asks for before it uses the first of them.
+const IN_FLIGHT: usize = 4;
+
 /// Fewest and most units that lie side by side along the columns.
 const LANES: [usize; 2] = [2, 32];
 
@@ -191,7 +194,23 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
         sums[row] = Vector::new(A::new(0.0));
     }
     if column < vectors {
-        for i in range_stepped(share, input, shares) {
+        let whole = comptime!(input / (shares * IN_FLIGHT) * shares * IN_FLIGHT);
+        for first in range_stepped(share, whole, comptime!(shares * IN_FLIGHT)) {
+            let mut w = Array::<Vector<F, N>>::new(IN_FLIGHT);
+            #[unroll]
+            for j in 0..IN_FLIGHT {
+                w[j] = weight[(first + comptime!(j * shares)) * weight_row + column];
+            }
+            #[unroll]
+            for j in 0..IN_FLIGHT {
+                let i = first + comptime!(j * shares);
+                #[unroll]
+                for row in 0..rows {
+                    sums[row] += Vector::<A, N>::cast_from(w[j]) * Vector::new(factors[row * input + i]);
+                }
+            }
+        }
+        for i in range_stepped(whole + share, input, shares) {
             let w = Vector::<A, N>::cast_from(weight[i * weight_row + column]);
             #[unroll]
             for row in 0..rows {
