@@ -9,7 +9,9 @@ use rand::{RngExt, SeedableRng};
 use super::paths::paths;
 use super::training;
 use crate::backends;
-use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, TokenTimes, device_clock, run_steps};
+use crate::measure::{
+    Clock, HOST_CLOCK, Machine, MemoryProbe, Sampling, StepTimes, TokenTimes, device_clock, run_steps,
+};
 use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
@@ -255,11 +257,11 @@ impl Bench<'_> {
         emit: &mut dyn FnMut(Event),
         mut step: impl FnMut() -> Result<StepTimes, Failure>,
     ) -> Result<Observation, Failure> {
+        let sampling =
+            Sampling { workload, steps, stopping: &self.spec.stopping, redo_disturbed: self.spec.redo_disturbed };
         let measured = run_steps(
-            workload,
-            steps,
-            &self.spec.stopping,
-            self.origin,
+            &sampling,
+            &Machine::new(self.backend, &self.device, self.origin),
             emit,
             || probe.reset_peak(),
             |phase| {
@@ -272,7 +274,8 @@ impl Bench<'_> {
             (Some(spec), Workload::Generation) => (spec.batch_size, spec.batch_size * spec.new_tokens),
             _ => (self.spec.batch_size, self.spec.batch_size * self.spec.seq_length),
         };
-        let by_step: Result<Vec<u64>, String> = measured.samples.iter().filter_map(|time| time.memory.clone()).collect();
+        let by_step: Result<Vec<u64>, String> =
+            measured.samples.iter().filter_map(|time| time.memory.clone()).collect();
         Ok(Observation {
             warmup_ns: of(&measured.warmup, |time| time.total_ns),
             samples_ns: of(&measured.samples, |time| time.total_ns),
@@ -286,6 +289,8 @@ impl Bench<'_> {
             predicted_peak_bytes: self.registry.predicted_peak_bytes(self.spec, workload),
             memory_by_step: by_step.map_or_else(Reading::missing, Reading::Read),
             driver_memory: probe.driver(),
+            disturbances: measured.disturbances,
+            card: measured.card,
             ..Observation::new(workload, probe.read())
         })
     }
