@@ -16,11 +16,12 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burnmark::CountingAllocator;
-use burnmark::measure::{Clock, StepTimes, run_steps};
+use burnmark::measure::{Clock, Machine, Sampling, StepTimes, run_steps};
 use burnmark::model::{BuildRequest, Model, Registry, Weights};
 use burnmark::record::Environment;
 use burnmark::spec::{Mode, ModelConfig, StepSpec, Stopping, TuningCache, Workload};
 use burnmark::stats::Sample;
+use burnmark_backend_api::Backend;
 use serde_json::{Value, json};
 
 /// The program's allocator, counting or not.
@@ -60,6 +61,7 @@ static HEAP: Switched = Switched;
 
 /// What the steps of a block run on.
 struct Subject {
+    backend: &'static dyn Backend,
     model: Box<dyn Model>,
     device: Device,
     workload: Workload,
@@ -67,7 +69,7 @@ struct Subject {
 
 impl Subject {
     fn new(workload: Workload) -> Self {
-        let (_, opened) =
+        let (backend, opened) =
             burnmark::backends::open("flex", Mode::Default, TuningCache::Kept, None).expect("flex is compiled in");
         let device = if workload == Workload::Training { opened.autodiff() } else { opened };
         let config = ModelConfig::default();
@@ -81,7 +83,7 @@ impl Subject {
             device: &device,
         };
         let model = Registry::default().build("decoder", &request).expect("a built-in model");
-        Self { model, device, workload }
+        Self { backend, model, device, workload }
     }
 
     fn ids(&self, batch: usize, seq: usize) -> Tensor<2, Int> {
@@ -117,10 +119,14 @@ impl Subject {
         start.elapsed().as_nanos() as f64
     }
 
+    fn machine(&self) -> Machine<'_> {
+        Machine::new(self.backend, &self.device, Instant::now())
+    }
+
     /// Nanoseconds of a step in the runner's loop, with everything it does around its samples.
     fn runner(&self, events: &mut dyn Write) -> f64 {
         let clock = Clock::new(&self.device);
-        harness(self.workload, 1, events, || {
+        harness(&self.machine(), self.workload, 1, events, || {
             let mut total_ns = 0;
             self.step(|part| total_ns += clock.time(part).expect("flex synchronises").1);
             total_ns
@@ -131,29 +137,29 @@ impl Subject {
     fn nothing(&self, events: &mut dyn Write) -> f64 {
         let clock = Clock::new(&self.device);
         let parts = if self.workload == Workload::Generation { 128 } else { 1 };
-        harness(self.workload, 1000, events, || {
+        harness(&self.machine(), self.workload, 1000, events, || {
             (0..parts).map(|_| clock.time(|| black_box(())).expect("flex synchronises").1).sum()
         })
     }
 }
 
 /// Nanoseconds a step of the runner's loop, its events written to a pipe.
-fn harness(workload: Workload, steps: usize, events: &mut dyn Write, mut step: impl FnMut() -> u64) -> f64 {
+fn harness(
+    machine: &Machine,
+    workload: Workload,
+    steps: usize,
+    events: &mut dyn Write,
+    mut step: impl FnMut() -> u64,
+) -> f64 {
     let spec = StepSpec { warmup_steps: 0, benchmark_steps: steps };
     let mut emit = |event| {
         let line = serde_json::to_string(&event).expect("an event serialises");
         writeln!(events, "{line}").expect("the pipe is open");
     };
+    let sampling = Sampling { workload, steps: &spec, stopping: &Stopping::default(), redo_disturbed: false };
     let start = Instant::now();
-    let measured = run_steps(
-        workload,
-        &spec,
-        &Stopping::default(),
-        start,
-        &mut emit,
-        || {},
-        |_| Ok(StepTimes { total_ns: step(), ..StepTimes::default() }),
-    );
+    let measured =
+        run_steps(&sampling, machine, &mut emit, || {}, |_| Ok(StepTimes { total_ns: step(), ..StepTimes::default() }));
     black_box(measured.expect("no step fails"));
     start.elapsed().as_nanos() as f64 / steps as f64
 }

@@ -9,7 +9,9 @@ use rand::{RngExt, SeedableRng};
 use super::paths::paths;
 use super::training;
 use crate::backends;
-use crate::measure::{Clock, HOST_CLOCK, MemoryProbe, StepTimes, device_clock, run_steps};
+use crate::measure::{
+    Clock, HOST_CLOCK, Machine, MemoryProbe, Sampling, StepTimes, TokenTimes, device_clock, run_steps,
+};
 use crate::model::{BuildRequest, Model, Registry, Replay, Session, Weights};
 use crate::spec::{
     Applied, CellSpec, DeviceReport, Event, Failure, FailureKind, GenerationSeries, GenerationSpec, MemoryPhase, Mode,
@@ -189,7 +191,7 @@ impl Bench<'_> {
             Some(replay) => replay.run(input, 0).clone(),
             None => model.forward(input),
         };
-        let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, |_| {
+        let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, || {
             let input = input();
             let (_logits, total_ns) = clock.time(|| run(input))?;
             Ok(StepTimes { total_ns, ..StepTimes::default() })
@@ -215,21 +217,15 @@ impl Bench<'_> {
         let (model, weights) = self.model(&self.device, false, &probe)?;
         let mut ids = self.ids(&self.device);
         let clock = Clock::new(&self.device);
-        let mut series = GenerationSeries::default();
         let steps = StepSpec { warmup_steps: spec.warmup_iterations, benchmark_steps: spec.iterations };
         let capacity = spec.prompt_tokens + spec.new_tokens;
         let replayed = self.replays.then(|| model.replayed_session(spec.batch_size, capacity)).flatten();
         let mut session = replayed.unwrap_or_else(|| model.session(spec.batch_size, capacity));
-        let mut observation = self.sampled(Workload::Generation, &steps, &probe, emit, |phase| {
-            let (first_ns, gaps_ns) = generate(session.as_mut(), spec, &mut ids, &clock)?;
-            let total_ns = first_ns + gaps_ns.iter().sum::<u64>();
-            if phase == Phase::Measure {
-                series.first_token_ns.push(first_ns);
-                series.per_token_ns.push(gaps_ns);
-            }
-            Ok(StepTimes { total_ns, ..StepTimes::default() })
+        let mut observation = self.sampled(Workload::Generation, &steps, &probe, emit, || {
+            let tokens = generate(session.as_mut(), spec, &mut ids, &clock)?;
+            let total_ns = tokens.first_ns + tokens.gaps_ns.iter().sum::<u64>();
+            Ok(StepTimes { total_ns, tokens: Some(tokens), ..StepTimes::default() })
         })?;
-        observation.generation = Some(series);
         if self.once {
             emit(Event::Observed(observation));
             return Ok(());
@@ -263,22 +259,18 @@ impl Bench<'_> {
         steps: &StepSpec,
         probe: &MemoryProbe,
         emit: &mut dyn FnMut(Event),
-        mut step: impl FnMut(Phase) -> Result<StepTimes, Failure>,
+        mut step: impl FnMut() -> Result<StepTimes, Failure>,
     ) -> Result<Observation, Failure> {
-        let mut memory_by_step = Vec::new();
+        let sampling =
+            Sampling { workload, steps, stopping: &self.spec.stopping, redo_disturbed: self.spec.redo_disturbed };
         let measured = run_steps(
-            workload,
-            steps,
-            &self.spec.stopping,
-            self.origin,
+            &sampling,
+            &Machine::new(self.backend, &self.device, self.origin),
             emit,
             || probe.reset_peak(),
             |phase| {
-                let times = step(phase)?;
-                if phase == Phase::Measure {
-                    memory_by_step.push(probe.current());
-                }
-                Ok(times)
+                let times = step()?;
+                Ok(StepTimes { memory: (phase == Phase::Measure).then(|| probe.current()), ..times })
             },
         )?;
         let of = |times: &[StepTimes], part: fn(&StepTimes) -> u64| times.iter().map(part).collect();
@@ -286,7 +278,8 @@ impl Bench<'_> {
             (Some(spec), Workload::Generation) => (spec.batch_size, spec.batch_size * spec.new_tokens),
             _ => (self.spec.batch_size, self.spec.batch_size * self.spec.seq_length),
         };
-        let by_step: Result<Vec<u64>, String> = memory_by_step.into_iter().collect();
+        let by_step: Result<Vec<u64>, String> =
+            measured.samples.iter().filter_map(|time| time.memory.clone()).collect();
         Ok(Observation {
             warmup_ns: of(&measured.warmup, |time| time.total_ns),
             samples_ns: of(&measured.samples, |time| time.total_ns),
@@ -294,11 +287,14 @@ impl Bench<'_> {
             warmup_at_ns: of(&measured.warmup, |time| time.at_ns),
             samples_at_ns: of(&measured.samples, |time| time.at_ns),
             optimizer_ns: measured.samples.iter().map(|time| time.optimizer_ns).collect(),
+            generation: measured.samples.iter().map(|time| time.tokens.clone()).collect::<Option<_>>().map(series),
             sequences_per_sample: sequences,
             tokens_per_sample: tokens,
             predicted_peak_bytes: self.registry.predicted_peak_bytes(self.spec, workload),
             memory_by_step: by_step.map_or_else(Reading::missing, Reading::Read),
             driver_memory: probe.driver(),
+            disturbances: measured.disturbances,
+            card: measured.card,
             ..Observation::new(workload, probe.read())
         })
     }
@@ -333,13 +329,19 @@ fn generate(
     spec: &GenerationSpec,
     ids: &mut Ids,
     clock: &Clock,
-) -> Result<(u64, Vec<u64>), Failure> {
+) -> Result<TokenTimes, Failure> {
     let prompt = ids.next(spec.batch_size, spec.prompt_tokens);
     let tokens: Vec<_> = (1..spec.new_tokens).map(|_| ids.next(spec.batch_size, 1)).collect();
     session.restart();
     let (_logits, first_ns) = clock.time(|| session.feed(prompt))?;
     let gaps = tokens.into_iter().map(|token| clock.time(|| session.feed(token)).map(|(_logits, ns)| ns));
-    Ok((first_ns, gaps.collect::<Result<_, _>>()?))
+    Ok(TokenTimes { first_ns, gaps_ns: gaps.collect::<Result<_, _>>()? })
+}
+
+/// The two clocks of all samples.
+fn series(samples: Vec<TokenTimes>) -> GenerationSeries {
+    let (first_token_ns, per_token_ns) = samples.into_iter().map(|tokens| (tokens.first_ns, tokens.gaps_ns)).unzip();
+    GenerationSeries { first_token_ns, per_token_ns }
 }
 
 /// Fails if a result cannot be read or is not finite. A launch that failed only taints what depends on it, and Burn

@@ -88,7 +88,7 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
     let mut observation = match spec.optimizer {
         Optimizer::None => {
             let mut steps = Steps::of(model.as_ref(), by_hand.then_some(seq), &device, bench.replays);
-            let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, |_| {
+            let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, || {
                 let input = input();
                 let (_computed, total_ns) = clock.time(|| steps.run(input))?;
                 Ok(StepTimes { total_ns, ..StepTimes::default() })
@@ -109,7 +109,7 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
         }
         Optimizer::Adamw => {
             let mut optimizer: ModuleOptimizer = AdamWConfig::new().init();
-            let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, |_| {
+            let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, || {
                 let input = input();
                 let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
                 let ((), optimizer_ns) = clock.time(|| update(model.as_mut(), &mut optimizer, gradients))?;

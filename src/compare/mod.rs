@@ -142,6 +142,7 @@ fn work(cell: &CellSpec) -> CellSpec {
         backend: String::new(),
         seed: 0,
         stopping: Stopping::default(),
+        redo_disturbed: true,
         workloads: Workloads {
             training: training.map(|training| TrainingSpec { steps: any(), ..training }),
             inference: inference.map(|_| any()),

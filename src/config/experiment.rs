@@ -117,6 +117,8 @@ pub struct Steps {
     pub warmup: usize,
     /// Samples.
     pub benchmark: usize,
+    /// Whether samples of any workload that something else disturbed are taken again.
+    pub redo_disturbed: bool,
 }
 
 /// What ends a workload's samples before their count; nothing if both are absent.
@@ -214,7 +216,7 @@ impl Default for Experiment {
             },
             exclude: Vec::new(),
             tuning: Tuning { cold_repeats: 1 },
-            steps: Steps { warmup: 10, benchmark: 50 },
+            steps: Steps { warmup: 10, benchmark: 50, redo_disturbed: true },
             stopping: Stopping::default(),
             training: Training { enabled: true, optimizer: Optimizer::None },
             inference: Inference { enabled: true },

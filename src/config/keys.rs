@@ -98,6 +98,11 @@ pub(super) const KEYS: &[Key] = &[
     key("tuning.cold_repeats", Kind::Whole(1, 1000), "Fresh caches a cold cell is repeated in."),
     key("steps.warmup", COUNT, "Steps of training and inference before the first sample."),
     key("steps.benchmark", SIZE, "Samples of training and inference."),
+    key(
+        "steps.redo_disturbed",
+        Kind::Switch,
+        "Whether samples that other load, heat or a lowered clock disturbed are taken again.",
+    ),
     optional(
         "stopping.half_width_percent",
         Kind::Real(0.0, 100.0),

@@ -1,9 +1,14 @@
-//! Clocks and memory readings around a step. Knows closures and devices, not models.
+//! Clocks and memory readings around a step, and what else disturbs it. Knows closures and devices, not models.
 
 mod clock;
 mod device_clock;
+mod disturbance;
 mod memory;
+mod processors;
+mod sensors;
 mod steps;
+#[cfg(test)]
+mod testing;
 #[cfg(feature = "cubecl")]
 mod throughput;
 
@@ -12,7 +17,8 @@ use std::time::Duration;
 pub use clock::Clock;
 pub use device_clock::{HOST_CLOCK, device_clock};
 pub use memory::MemoryProbe;
-pub use steps::{Measured, StepTimes, run_steps};
+pub use sensors::{Machine, Sensors, State};
+pub use steps::{Measured, Sampling, StepTimes, TokenTimes, run_steps};
 #[cfg(feature = "cubecl")]
 pub(crate) use throughput::throughput;
 

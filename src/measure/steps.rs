@@ -1,23 +1,48 @@
 use std::time::{Duration, Instant};
 
-use burnmark_backend_api::Origin;
-
-use super::nanoseconds;
-use crate::spec::{Ending, Event, Failure, Phase, StepSpec, Stopping, Workload};
+use super::disturbance::Watch;
+use super::sensors::Sensors;
+use crate::spec::{CardReading, Disturbance, Ending, Event, Failure, Phase, Reading, StepSpec, Stopping, Workload};
 use crate::stats::relative_half_width;
 
 /// Longest silence between two progress events of a phase, if a step does not take longer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Wall clock of one step, in nanoseconds.
+/// One step: its wall clock in nanoseconds, and what was read after it. All that belongs to a step is here, so that it
+/// is kept or left out as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepTimes {
     /// The whole step.
     pub total_ns: u64,
     /// The optimiser's part of it.
     pub optimizer_ns: Option<u64>,
-    /// When it began, in nanoseconds since the device was open.
+    /// Its tokens, for generation.
+    pub tokens: Option<TokenTimes>,
+    /// Memory in use after it, in bytes, if that was asked for; or why that is not known.
+    pub memory: Option<Result<u64, String>>,
+    /// When it began, on the time axis of the sensors.
     pub at_ns: u64,
+}
+
+/// Wall clock of one generation's tokens, in nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenTimes {
+    /// The first.
+    pub first_ns: u64,
+    /// Every later one, by position.
+    pub gaps_ns: Vec<u64>,
+}
+
+/// How a workload's steps are taken.
+pub struct Sampling<'a> {
+    /// The workload.
+    pub workload: Workload,
+    /// How many.
+    pub steps: &'a StepSpec,
+    /// What ends the samples before their count.
+    pub stopping: &'a Stopping,
+    /// Whether disturbed samples are taken again, at most as many as are asked for.
+    pub redo_disturbed: bool,
 }
 
 /// Every step of a workload, in order.
@@ -25,103 +50,105 @@ pub struct StepTimes {
 pub struct Measured {
     /// Steps before the first sample.
     pub warmup: Vec<StepTimes>,
-    /// The samples.
+    /// The samples, without those that were thrown out.
     pub samples: Vec<StepTimes>,
     /// What ended them.
     pub ended_by: Ending,
+    /// When something else disturbed them.
+    pub disturbances: Reading<Vec<Disturbance>>,
+    /// The graphics card meanwhile.
+    pub card: Reading<Vec<CardReading>>,
 }
 
 /// Warms up, calls `warmed_up`, then samples. `step` prepares its input, times itself and is told its phase; what is
-/// done here happens between the timed spans. Samples end at their count, or before as `stopping` says. `origin` is when the device was open.
+/// done here happens between the timed spans. Samples end at their count, or before as `stopping` says; a disturbed one
+/// does not count as long as it is taken again, for which there is no time once `max_seconds` are over.
 pub fn run_steps(
-    workload: Workload,
-    spec: &StepSpec,
-    stopping: &Stopping,
-    origin: Origin,
+    sampling: &Sampling,
+    sensors: &dyn Sensors,
     emit: &mut dyn FnMut(Event),
     warmed_up: impl FnOnce(),
     mut step: impl FnMut(Phase) -> Result<StepTimes, Failure>,
 ) -> Result<Measured, Failure> {
-    let (warmup, _) = run_phase(workload, Phase::Warmup, spec.warmup_steps, origin, emit, &mut |_| None, &mut step)?;
+    let Sampling { workload, steps, stopping, redo_disturbed } = *sampling;
+    let (least, count) = (steps.warmup_steps, steps.benchmark_steps);
+    let mut at_count = |warmup: &mut Vec<StepTimes>| (warmup.len() == least).then_some(Ending::Count);
+    let (warmup, _) = run_phase(workload, Phase::Warmup, least, sensors, emit, &mut at_count, &mut step)?;
     warmed_up();
-    let mut enough = enough(stopping);
-    let (samples, ended) =
-        run_phase(workload, Phase::Measure, spec.benchmark_steps, origin, emit, &mut enough, &mut step)?;
-    Ok(Measured { warmup, samples, ended_by: ended.unwrap_or(Ending::Count) })
+    let mut watch = Watch::new(sensors, count);
+    let (started_ns, mut narrow) = (sensors.now_ns(), narrow_enough(stopping.half_width_percent));
+    let mut ended = |samples: &mut Vec<StepTimes>| {
+        let taken_ns = sensors.now_ns() - started_ns;
+        let time_is_up = stopping.max_seconds.is_some_and(|most| taken_ns as f64 >= most * 1e9);
+        let ending = if samples.len() == count {
+            Some(Ending::Count)
+        } else if narrow(samples) {
+            Some(Ending::NarrowEnough)
+        } else {
+            time_is_up.then_some(Ending::Time)
+        };
+        let thrown_out = watch.look(samples, ending.is_some(), redo_disturbed && !time_is_up);
+        ending.filter(|_| !thrown_out)
+    };
+    let (samples, ended_by) = run_phase(workload, Phase::Measure, count, sensors, emit, &mut ended, &mut step)?;
+    Ok(Measured { warmup, samples, ended_by, disturbances: watch.disturbances, card: watch.card })
 }
 
-/// Tells from the samples so far, beginning now, whether they are to end. How narrow the interval is, is asked whenever
-/// there are a tenth more of them: asking after each would end more often by chance, and take ever longer.
-fn enough(stopping: &Stopping) -> impl FnMut(&[StepTimes]) -> Option<Ending> {
-    let Stopping { half_width_percent, max_seconds } = stopping.clone();
-    let (started, mut asked) = (Instant::now(), 0);
+/// Tells from the samples so far whether the interval of their mean is narrow enough. That is asked whenever there are a
+/// tenth more of them: asking after each would end more often by chance, and take ever longer.
+fn narrow_enough(half_width_percent: Option<f64>) -> impl FnMut(&[StepTimes]) -> bool {
+    let mut asked = 0;
     move |samples| {
-        if let Some(percent) = half_width_percent
-            && samples.len() >= asked + (asked / 10).max(10)
-        {
-            asked = samples.len();
-            let times: Vec<f64> = samples.iter().map(|time| time.total_ns as f64).collect();
-            if relative_half_width(&times).is_some_and(|share| share * 100.0 <= percent) {
-                return Some(Ending::NarrowEnough);
-            }
-        }
-        max_seconds.filter(|most| started.elapsed().as_secs_f64() >= *most).map(|_| Ending::Time)
+        let Some(percent) = half_width_percent.filter(|_| samples.len() >= asked + (asked / 10).max(10)) else {
+            return false;
+        };
+        asked = samples.len();
+        let times: Vec<f64> = samples.iter().map(|time| time.total_ns as f64).collect();
+        relative_half_width(&times).is_some_and(|share| share * 100.0 <= percent)
     }
 }
 
+/// Takes steps until `ended` says what ended them; it may throw out the last ones.
 fn run_phase(
     workload: Workload,
     phase: Phase,
     steps: usize,
-    origin: Origin,
+    sensors: &dyn Sensors,
     emit: &mut dyn FnMut(Event),
-    enough: &mut dyn FnMut(&[StepTimes]) -> Option<Ending>,
+    ended: &mut dyn FnMut(&mut Vec<StepTimes>) -> Option<Ending>,
     step: &mut impl FnMut(Phase) -> Result<StepTimes, Failure>,
-) -> Result<(Vec<StepTimes>, Option<Ending>), Failure> {
+) -> Result<(Vec<StepTimes>, Ending), Failure> {
+    let mut times = Vec::with_capacity(steps);
     if steps == 0 {
-        return Ok((Vec::new(), None));
+        return Ok((times, Ending::Count));
     }
     emit(Event::PhaseStarted { workload, phase, steps });
-    let mut times = Vec::with_capacity(steps);
     let mut reported = Instant::now();
-    for done in 1..=steps {
-        let at_ns = nanoseconds(origin.elapsed());
+    loop {
+        let at_ns = sensors.now_ns();
         let time = StepTimes { at_ns, ..step(phase)? };
+        let (done, step_ns) = (times.len() + 1, time.total_ns);
+        times.push(time);
         if done.is_multiple_of(10) || done == steps || reported.elapsed() >= PROGRESS_INTERVAL {
-            emit(Event::Progress { workload, phase, step: done, steps, step_ns: time.total_ns });
+            emit(Event::Progress { workload, phase, step: done, steps, step_ns });
             reported = Instant::now();
         }
-        times.push(time);
-        if done < steps
-            && let Some(ending) = enough(&times)
-        {
-            return Ok((times, Some(ending)));
+        if let Some(ending) = ended(&mut times) {
+            return Ok((times, ending));
         }
     }
-    Ok((times, None))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::testing::{Scripted, sampled, took};
 
     #[test]
     fn phases_come_in_order_and_every_tenth_step_is_told() {
-        let (mut events, mut count) = (Vec::new(), 0);
-        let spec = StepSpec { warmup_steps: 3, benchmark_steps: 25 };
-        let measured = run_steps(
-            Workload::Inference,
-            &spec,
-            &Stopping::default(),
-            Instant::now(),
-            &mut |event| events.push(event),
-            || {},
-            |_| {
-                count += 1;
-                Ok(StepTimes { total_ns: count, ..StepTimes::default() })
-            },
-        );
-        let measured = measured.expect("no step fails");
+        let mut events = Vec::new();
+        let mut emit = |event| events.push(event);
+        let measured = sampled([3, 25], &Stopping::default(), &Scripted::quiet(), &mut emit, took);
         assert_eq!((measured.warmup.len(), measured.samples.len()), (3, 25));
         assert_eq!(measured.samples[0].total_ns, 4);
         let told: Vec<(Phase, usize)> = events
@@ -136,20 +163,7 @@ mod tests {
     }
 
     fn stopped(stopping: &Stopping, time_ns: fn(u64) -> u64) -> (usize, Ending) {
-        let mut count = 0;
-        let measured = run_steps(
-            Workload::Inference,
-            &StepSpec { warmup_steps: 3, benchmark_steps: 100 },
-            stopping,
-            Instant::now(),
-            &mut |_| {},
-            || {},
-            |_| {
-                count += 1;
-                Ok(StepTimes { total_ns: time_ns(count), ..StepTimes::default() })
-            },
-        );
-        let measured = measured.expect("no step fails");
+        let measured = sampled([3, 100], stopping, &Scripted::quiet(), &mut |_| {}, |step| took(time_ns(step)));
         (measured.samples.len(), measured.ended_by)
     }
 
@@ -166,12 +180,13 @@ mod tests {
     #[test]
     fn a_failing_step_ends_the_run() {
         use crate::spec::FailureKind;
-        let spec = StepSpec { warmup_steps: 0, benchmark_steps: 5 };
+        let steps = StepSpec { warmup_steps: 0, benchmark_steps: 5 };
+        let stopping = Stopping::default();
+        let sampling =
+            Sampling { workload: Workload::Training, steps: &steps, stopping: &stopping, redo_disturbed: true };
         let failed = run_steps(
-            Workload::Training,
-            &spec,
-            &Stopping::default(),
-            Instant::now(),
+            &sampling,
+            &Scripted::quiet(),
             &mut |_| {},
             || {},
             |_| Err(Failure::new(FailureKind::Crashed, "lost the device")),

@@ -128,6 +128,7 @@ pub(super) fn cells(
                     model: model.clone(),
                     workloads: workloads.clone(),
                     stopping: stopping.clone(),
+                    redo_disturbed: experiment.steps.redo_disturbed,
                     seed: experiment.seed,
                 }));
             }

@@ -1,5 +1,6 @@
 //! A report as Markdown: the tables that people paste into issues and commits.
 
+use super::card;
 use super::tables::{self, Table};
 use super::warnings::warnings;
 use crate::record::Results;
@@ -28,6 +29,7 @@ pub fn document(results: &Results) -> String {
     let ladders = tables::ladders(results).into_iter().map(|it| ("Attribution", it));
     let ledger = tables::ledger(results).into_iter().map(|it| ("Tuning", it));
     let all = single.into_iter().chain(ladders).chain([("Memory", tables::memory(results))]).chain(ledger);
+    let all = all.chain([("Graphics card", card::table(results))]);
     for (title, it) in all.filter(|(_, it)| !it.rows.is_empty()) {
         text.push_str(&format!("\n## {title}\n\n{}.\n\n{}", it.caption, table(&it)));
     }

@@ -1,5 +1,6 @@
 //! Records in, text out. A report is a pure function of a results file; `live` alone watches a run.
 
+mod card;
 pub mod compare;
 pub mod console;
 pub mod csv;

@@ -1,8 +1,10 @@
 //! What makes times doubtful, and what helps.
 
+use std::collections::BTreeMap;
+
 use super::units::percent;
-use crate::record::{Results, SteadyState};
-use crate::spec::{Observation, Workload};
+use crate::record::{CellRecord, Results, SteadyState};
+use crate::spec::{Disturbance, Observation, Workload};
 use crate::stats::{Classification, Sample};
 
 /// A larger share of outliers among a workload's samples is told.
@@ -15,19 +17,25 @@ const DRIFT: f64 = 0.05;
 pub(super) fn warnings(results: &Results) -> Vec<String> {
     let mut all = Vec::new();
     for cell in &results.cells {
-        let done = cell.workloads();
-        let workloads = [
-            (Workload::Training, done.training.as_ref().map(|record| &record.rounds)),
-            (Workload::Inference, done.inference.as_ref().map(|record| &record.rounds)),
-            (Workload::Generation, done.generation.as_ref().map(|record| &record.rounds)),
-        ];
-        for (workload, rounds) in workloads.into_iter().filter_map(|(workload, rounds)| Some((workload, rounds?))) {
-            let told = [unsteady(workload, rounds), outliers(rounds), drift(rounds)];
+        for (workload, rounds) in workloads(cell) {
+            let (kept, redone) = (disturbed(rounds, false), disturbed(rounds, true));
+            let told = [unsteady(workload, rounds), outliers(rounds), drift(rounds), kept, redone];
             let label = cell.spec.label();
             all.extend(told.into_iter().flatten().map(|warning| format!("{label}, {workload}: {warning}")));
         }
     }
     all
+}
+
+/// A cell's workloads, each with its rounds.
+pub(super) fn workloads(cell: &CellRecord) -> impl Iterator<Item = (Workload, &[Observation])> {
+    let done = cell.workloads();
+    let workloads = [
+        (Workload::Training, done.training.as_ref().map(|record| &record.rounds[..])),
+        (Workload::Inference, done.inference.as_ref().map(|record| &record.rounds[..])),
+        (Workload::Generation, done.generation.as_ref().map(|record| &record.rounds[..])),
+    ];
+    workloads.into_iter().filter_map(|(workload, rounds)| Some((workload, rounds?)))
 }
 
 /// Whether a round's samples were not all taken in its steady state.
@@ -94,22 +102,74 @@ fn drift(rounds: &[Observation]) -> Option<String> {
     ))
 }
 
+/// Samples that something else disturbed, those that were kept or those that were taken again.
+fn disturbed(rounds: &[Observation], redone: bool) -> Option<String> {
+    let windows = |round: &Observation| -> Vec<Disturbance> {
+        let all = round.disturbances.value().into_iter().flatten();
+        all.filter(|window| window.redone == redone).cloned().collect()
+    };
+    let hit: Vec<(usize, &Observation, Vec<Disturbance>)> = rounds
+        .iter()
+        .enumerate()
+        .map(|(index, round)| (index + 1, round, windows(round)))
+        .filter(|(_, _, windows)| !windows.is_empty())
+        .collect();
+    let numbers: Vec<String> = hit.iter().map(|(number, ..)| number.to_string()).collect();
+    let which = format!("round{} {}", if hit.len() > 1 { "s" } else { "" }, numbers.join(", "));
+    let all = || hit.iter().flat_map(|(_, _, windows)| windows);
+    let samples: usize = all().map(|window| window.samples_ns.len()).sum();
+    let causes = worst(all().flat_map(|window| &window.causes));
+    (!hit.is_empty()).then(|| {
+        if redone {
+            return format!(
+                "{samples} samples of {which} were taken again: at worst {causes}; stop other programs, or let the \
+                 machine cool, to save the time"
+            );
+        }
+        let count: usize = hit.iter().map(|(_, round, _)| round.samples_ns.len()).sum();
+        format!(
+            "{samples} of {count} samples of {which} were disturbed and kept: at worst {causes}; stop other programs, \
+             or let the machine cool, and measure again"
+        )
+    })
+}
+
+/// Every kind of cause once, with its highest figure.
+fn worst<'a>(causes: impl Iterator<Item = &'a String>) -> String {
+    let mut worst: BTreeMap<String, (u64, &str)> = BTreeMap::new();
+    for cause in causes {
+        let kind = cause.replace(|c: char| c.is_ascii_digit(), "");
+        let figure = cause.split(|c: char| !c.is_ascii_digit()).find_map(|digits| digits.parse().ok()).unwrap_or(0);
+        let entry = worst.entry(kind).or_default();
+        *entry = (*entry).max((figure, cause));
+    }
+    worst.into_values().map(|(_, cause)| cause).collect::<Vec<_>>().join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::fixtures::{observations, planned, record};
     use crate::runner::Collected;
+    use crate::spec::Reading;
 
-    fn told(rounds: &[Vec<u64>]) -> Vec<String> {
-        let mut results = planned();
-        let round = |times: &Vec<u64>| Observation {
+    fn round(times: &[u64]) -> Observation {
+        Observation {
             warmup_ns: times[..2].to_vec(),
             samples_ns: times[2..].to_vec(),
             ..observations(30, 100).remove(0)
-        };
-        let first = record(&results, 0, vec![round(&rounds[0])], None);
-        let cell = rounds[1..].iter().fold(first, |cell, times| {
-            cell.with_round(Collected { observations: vec![round(times)], ..Collected::default() })
+        }
+    }
+
+    fn told(rounds: &[Vec<u64>]) -> Vec<String> {
+        told_of(rounds.iter().map(|times| round(times)).collect())
+    }
+
+    fn told_of(mut rounds: Vec<Observation>) -> Vec<String> {
+        let mut results = planned();
+        let first = record(&results, 0, vec![rounds.remove(0)], None);
+        let cell = rounds.into_iter().fold(first, |cell, round| {
+            cell.with_round(Collected { observations: vec![round], ..Collected::default() })
         });
         results.finish_cell(cell);
         warnings(&results)
@@ -131,5 +191,31 @@ mod tests {
         }
         let all = [told(&[slow]), told(&[later]), told(&[odd]), told(&[steps(40, 1000), steps(40, 1100)])];
         insta::assert_snapshot!(all.concat().join("\n"));
+    }
+
+    #[test]
+    fn disturbed_samples_are_told_with_the_worst_of_each_cause() {
+        let window = |redone, count, causes: &[&str]| Disturbance {
+            at_ns: 0,
+            until_ns: 1,
+            causes: causes.iter().map(|&cause| cause.to_owned()).collect(),
+            samples_ns: vec![1000; count],
+            redone,
+        };
+        let load = |percent| format!("other programs used {percent} % of the processors");
+        let disturbed = |windows| Observation { disturbances: Reading::Read(windows), ..round(&steps(42, 1000)) };
+        let told = told_of(vec![
+            disturbed(vec![
+                window(true, 20, &[&load(9)]),
+                window(true, 11, &[&load(43), "heat throttled the processors"]),
+            ]),
+            disturbed(vec![window(false, 12, &[&load(30)])]),
+            disturbed(vec![window(true, 1, &[&load(11)])]),
+            disturbed(Vec::new()),
+        ]);
+        insta::assert_snapshot!(told.join("\n"), @r"
+        flex/default/default/f32/b2s512, training: 12 of 40 samples of round 2 were disturbed and kept: at worst other programs used 30 % of the processors; stop other programs, or let the machine cool, and measure again
+        flex/default/default/f32/b2s512, training: 32 samples of rounds 1, 3 were taken again: at worst heat throttled the processors, other programs used 43 % of the processors; stop other programs, or let the machine cool, to save the time
+        ");
     }
 }

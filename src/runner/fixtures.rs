@@ -22,6 +22,7 @@ pub(super) fn job() -> Job {
             ..Workloads::default()
         },
         stopping: Stopping::default(),
+        redo_disturbed: true,
         seed: 7,
     };
     Job::Measure { cell, cache: None, once: false }

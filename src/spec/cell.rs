@@ -224,6 +224,9 @@ pub struct CellSpec {
     /// What ends a workload's samples before their count.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stopping: Stopping,
+    /// Whether samples that something else disturbed are taken again.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub redo_disturbed: bool,
     /// Seed of weights and token ids.
     pub seed: u64,
 }
@@ -255,6 +258,15 @@ impl CellSpec {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// FNV-1a folded to 32 bits: stable between builds, which `std`'s hasher does not promise.

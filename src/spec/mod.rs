@@ -4,6 +4,7 @@
 //! with [`Event`]s, and nothing else passes between them.
 
 mod cell;
+mod disturbance;
 mod event;
 mod model;
 mod observation;
@@ -14,6 +15,7 @@ pub use cell::{
     CellSpec, Ending, GenerationSpec, Mode, Optimizer, Precision, StepSpec, Stopping, TrainingSpec, TuningCache,
     Workload, Workloads,
 };
+pub use disturbance::{CardReading, Disturbance};
 pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;
 pub use observation::{

@@ -2,7 +2,7 @@ use burnmark_backend_api::KernelUse;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Ending, Workload};
+use super::{CardReading, Disturbance, Ending, Workload};
 
 /// One figure of memory with its provenance; `bytes` is `None` only together with a `note` that says why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -197,6 +197,12 @@ pub struct Observation {
     /// The device's own clock.
     #[serde(default)]
     pub device_clock: Reading<DeviceClock>,
+    /// When something else disturbed the samples, as far as that can be told; at their end 100 ms may be too short to tell.
+    #[serde(default)]
+    pub disturbances: Reading<Vec<Disturbance>>,
+    /// The graphics card at the first sample and whenever disturbances were looked for.
+    #[serde(default)]
+    pub card: Reading<Vec<CardReading>>,
     /// The kernels of one step.
     #[serde(default)]
     pub launches: Reading<StepLaunches>,
@@ -227,6 +233,8 @@ impl Observation {
             driver_memory: None,
             replayed: None,
             device_clock: Reading::default(),
+            disturbances: Reading::default(),
+            card: Reading::default(),
             launches: Reading::default(),
             paths: Reading::default(),
         }

@@ -1,5 +1,6 @@
 //! The one trait every burnmark backend implements, and what it speaks of. The runner knows nothing else of a backend.
 
+mod card;
 mod tuning;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use burn::tensor::{DType, Device, TimingMethod};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use card::CardState;
 pub use tuning::{
     CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningContents, TuningEvents, TuningStore,
     TuningWatch,
@@ -172,6 +174,13 @@ pub trait Backend: Sync {
     /// The vendor's library that makes matrix products where a model asks for it, by name and version, or why there is none;
     /// `None` where none is known for the backend's devices.
     fn vendor_products(&self) -> Option<Result<String, String>> {
+        None
+    }
+
+    /// What the graphics card behind the device tells of itself now, or why it does not, if the backend reads cards. Asked
+    /// between samples: it must be quick.
+    fn card(&self, device: &Device) -> Option<Result<CardState, String>> {
+        let _ = device;
         None
     }
 

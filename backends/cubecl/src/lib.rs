@@ -1,5 +1,6 @@
-//! What burnmark's adapters for CubeCL devices share: settings, memory pools, names.
+//! What burnmark's adapters for CubeCL devices share: settings, memory pools, names, the card behind them.
 
+mod card;
 mod store;
 mod tuning;
 
@@ -13,6 +14,7 @@ use cubecl::config::autotune::AutotuneLevel;
 use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
 
+pub use card::card;
 pub use store::Store;
 pub use tuning::{Launches, Watch};
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningStore,
-    TuningWatch,
+    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup,
+    TuningStore, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
 use nvml_wrapper::Nvml;
@@ -100,6 +100,10 @@ impl Backend for Cuda {
 
     fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
         Some(Box::new(cube::Launches::new()))
+    }
+
+    fn card(&self, device: &Device) -> Option<Result<CardState, String>> {
+        cube::card(device)
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {

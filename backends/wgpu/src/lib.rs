@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup, TuningStore,
-    TuningWatch,
+    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup,
+    TuningStore, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
 
@@ -74,6 +74,10 @@ impl Backend for Wgpu {
 
     fn watch_launches(&self) -> Option<Box<dyn LaunchWatch>> {
         Some(Box::new(cube::Launches::new()))
+    }
+
+    fn card(&self, device: &Device) -> Option<Result<CardState, String>> {
+        cube::card(device)
     }
 
     fn open(&self, device: &str) -> Result<Device, OpenError> {
