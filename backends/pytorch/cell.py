@@ -516,8 +516,10 @@ def main():
             devices(emit)
         elif job["job"] == "verify":
             Bench(job, emit).verify()
-        else:
+        elif job["job"] == "measure":
             Bench(job, emit).measure()
+        else:
+            raise Unsupported(f"PyTorch's cell measures workloads and verifies; it has no job `{job['job']}`")
         emit("finished")
     except Unsupported as error:
         emit("failed", kind="unsupported", message=str(error))

@@ -11,6 +11,7 @@ mod ledger;
 pub mod live;
 pub mod markdown;
 pub(crate) mod ops;
+pub(crate) mod peaks;
 mod style;
 mod table;
 mod tables;

@@ -14,7 +14,7 @@ pub use cell::{
     CellSpec, Ending, GenerationSpec, Mode, Optimizer, Precision, StepSpec, Stopping, TrainingSpec, TuningCache,
     Workload, Workloads,
 };
-pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
+pub use event::{Applied, DeviceReport, DeviceSpec, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;
 pub use observation::{
     DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PathProof, PhaseMemory,
