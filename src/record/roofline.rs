@@ -1,3 +1,5 @@
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,15 @@ pub enum Roof {
     Compute,
     /// Bytes a second.
     Memory,
+}
+
+impl fmt::Display for Roof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Compute => "compute",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// How near a workload of a cell comes to what its device can do.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::units::{claim, marked, megabytes, or_missing, percent, time};
-use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, Roof, Roofline, StepFigures};
+use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, Roofline, StepFigures};
 use crate::spec::{Figure, MemoryPhase};
 use crate::stats::RatioInterval;
 
@@ -80,11 +80,7 @@ pub(super) fn rooflines(results: &Results) -> Table {
     let share = |share: Option<f64>| or_missing(share, |share| format!("{:.1} %", share * 100.0));
     let row = |it: &Roofline| {
         let label = results.cell(&it.cell).map_or_else(|| it.cell.clone(), |cell| cell.spec.label());
-        let roof = match it.roof {
-            Some(Roof::Compute) => "compute".to_owned(),
-            Some(Roof::Memory) => "memory".to_owned(),
-            None => it.reason.clone().unwrap_or_default(),
-        };
+        let roof = it.roof.map_or_else(|| it.reason.clone().unwrap_or_default(), |roof| roof.to_string());
         vec![
             label,
             it.metric.to_string(),
