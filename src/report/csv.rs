@@ -1,9 +1,10 @@
 //! Every time of every cell as comma-separated values, for other programs.
 
+use super::endings::endings;
 use crate::record::{CellRecord, Metric, Results, Roofline};
 use crate::stats::{Sample, Summary};
 
-const HEADER: [&str; 26] = [
+const HEADER: [&str; 27] = [
     "cell",
     "backend",
     "variant",
@@ -15,6 +16,7 @@ const HEADER: [&str; 26] = [
     "metric",
     "rounds",
     "samples",
+    "ended_by",
     "mean_ms",
     "std_ms",
     "median_ms",
@@ -64,6 +66,7 @@ fn row(results: &Results, cell: &CellRecord, metric: Metric) -> Option<Vec<Strin
         metric.to_string(),
         rounds.len().to_string(),
         summary.count.to_string(),
+        endings(metric.observed(cell.workloads())),
     ];
     let figures = [summary.mean, summary.std, summary.median, summary.min, summary.max, summary.p95, summary.p99];
     let figures = figures.map(|figure| figure.to_string());

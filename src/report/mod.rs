@@ -4,6 +4,7 @@ pub mod compare;
 pub mod console;
 pub mod csv;
 pub mod devices;
+mod endings;
 pub(crate) mod fit;
 pub mod history;
 pub mod html;
