@@ -139,22 +139,27 @@ fn resuming_runs_only_what_is_missing() {
     assert!(code == 2 && err.contains("cut off"), "{err}");
 }
 
+/// How many samples of inference a backend took of 30, and what ended them.
+pub fn ended(backend: &str, stopping: &str) -> (usize, Value) {
+    let world = World::new();
+    let quick = std::fs::read_to_string(quick()).expect("it is there");
+    world.write("stopping.toml", &format!("{quick}\n[stopping]\n{stopping}\n"));
+    let arguments = ["--config", "stopping.toml", "--workloads", "inference", "--variants", "default"];
+    let further = ["--rounds", "1", "--benchmark-steps", "30", "--output", "r.json", "--backend", backend];
+    let (code, _, err) = ran(&mut world.burnmark(&[&arguments[..], &further[..]].concat()));
+    assert_eq!(code, 0, "{err}");
+    let results = world.json("r.json");
+    let cells = results["cells"].as_array().expect("cells").iter();
+    let cell = cells.last().expect("a cell");
+    let round = &cell["outcome"]["workloads"]["inference"]["rounds"][0];
+    (round["samples_ns"].as_array().expect("samples").len(), round["ended_by"].clone())
+}
+
 #[test]
 fn samples_end_once_their_interval_is_narrow_enough_or_time_is_up() {
-    let world = World::new();
-    let run = |stopping: &str| {
-        let quick = std::fs::read_to_string(quick()).expect("it is there");
-        world.write("stopping.toml", &format!("{quick}\n[stopping]\n{stopping}\n"));
-        let arguments = ["--config", "stopping.toml", "--workloads", "inference", "--variants", "default"];
-        let further = ["--rounds", "1", "--benchmark-steps", "30", "--output", "r.json"];
-        let (code, _, err) = ran(&mut world.burnmark(&[&arguments[..], &further[..]].concat()));
-        assert_eq!(code, 0, "{err}");
-        let round = &world.json("r.json")["cells"][0]["outcome"]["workloads"]["inference"]["rounds"][0];
-        (round["samples_ns"].as_array().expect("samples").len(), round["ended_by"].clone())
-    };
-    assert_eq!(run(""), (30, "count".into()));
-    assert_eq!(run("half_width_percent = 100"), (20, "narrow enough".into()));
-    assert_eq!(run("max_seconds = 1e-9"), (1, "time".into()));
+    assert_eq!(ended("flex", ""), (30, "count".into()));
+    assert_eq!(ended("flex", "half_width_percent = 100"), (20, "narrow enough".into()));
+    assert_eq!(ended("flex", "max_seconds = 1e-9"), (1, "time".into()));
 }
 
 /// Threads of this program are other load to the one that measures. Where they may not use a fifth of the machine's
