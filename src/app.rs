@@ -31,6 +31,7 @@ pub fn main(registry: &Registry) -> ExitCode {
         Some(Command::Plan(arguments)) => cmd::plan(arguments, registry),
         Some(Command::Ops(arguments)) => cmd::ops::run(arguments, registry),
         Some(Command::Fit(arguments)) => cmd::fit::run(arguments, registry),
+        Some(Command::Peaks(arguments)) => cmd::peaks::run(arguments, registry),
         Some(Command::Compare(arguments)) => cmd::compare::run(arguments),
         Some(Command::History { database, command }) => cmd::history::run(database.as_deref(), command),
         Some(Command::Report(arguments)) => cmd::report::run(arguments),

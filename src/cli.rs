@@ -46,6 +46,8 @@ pub enum Command {
     Ops(Box<OpsArgs>),
     /// Find the largest batch or sequence that fits into memory, for every variant
     Fit(Box<FitArgs>),
+    /// Show the measured peaks of devices, which are kept; measure those that are not
+    Peaks(Box<PeaksArgs>),
     /// Compare results files: the later ones with the first
     Compare(CompareArgs),
     /// Keep runs in a database, and follow a metric over commits
@@ -276,6 +278,20 @@ pub struct FitArgs {
     /// Largest size tried
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), default_value_t = 65536, value_name = "N")]
     pub up_to: u32,
+}
+
+/// Flags of `peaks`.
+#[derive(Args, Clone, Debug)]
+pub struct PeaksArgs {
+    /// The experiment, of which backends, modes and precisions count.
+    #[command(flatten)]
+    pub experiment: ExperimentArgs,
+    /// What is printed.
+    #[command(flatten)]
+    pub print: OutputArgs,
+    /// Measure anew what is kept, and keep that
+    #[arg(long)]
+    pub refresh: bool,
 }
 
 /// Flags of `report`.

@@ -201,6 +201,40 @@ class Session:
         return self.bench.forward(ids, self.caches, positions, self.bench.optimised)[:, -1]
 
 
+# Student's 97.5 % quantile at the 9 degrees of freedom of 10 batches.
+BATCHES, QUANTILE = 10, 2.2621571627409915
+
+
+def relative_half_width(values):
+    """Half of the 95 % interval of the mean as a share of it, by batch means, as `src/stats/batch_means.rs` has it."""
+    size = len(values) // BATCHES
+    if size < 2:
+        return None
+    kept = values[len(values) - size * BATCHES :]
+    means = [sum(kept[first : first + size]) / size for first in range(0, len(kept), size)]
+    mean = sum(means) / BATCHES
+    variance = sum((value - mean) ** 2 for value in means) / (BATCHES - 1)
+    return QUANTILE * math.sqrt(variance / BATCHES) / mean if mean > 0 else None
+
+
+class Enough:
+    """Tells from the samples so far, beginning now, what ends them if anything does, as `src/measure/steps.rs` does."""
+
+    def __init__(self, stopping):
+        self.percent, self.seconds = stopping.get("half_width_percent"), stopping.get("max_seconds")
+        self.started, self.asked = time.monotonic(), 0
+
+    def __call__(self, samples):
+        if self.percent is not None and len(samples) >= self.asked + max(self.asked // 10, 10):
+            self.asked = len(samples)
+            share = relative_half_width(samples)
+            if share is not None and share * 100 <= self.percent:
+                return "narrow enough"
+        if self.seconds is not None and time.monotonic() - self.started >= self.seconds:
+            return "time"
+        return None
+
+
 class Bench:
     """A job's model on its device."""
 
@@ -277,10 +311,11 @@ class Bench:
             torch.cuda.empty_cache()
 
     def run(self, workload, steps, step):
-        series = []
+        series, ended_by = [], "count"
         for phase, count in (("warmup", steps["warmup_steps"]), ("measure", steps["benchmark_steps"])):
             if phase == "measure":
                 self.reset_peak()
+                enough = Enough(self.spec.get("stopping", {}))
             times = []
             if count:
                 self.emit("phase_started", workload=workload, phase=phase, steps=count)
@@ -289,11 +324,15 @@ class Bench:
                 total = times[-1]
                 if done % 10 == 0 or done == count:
                     self.emit("progress", workload=workload, phase=phase, step=done, steps=count, step_ns=total)
+                ended = enough(times) if phase == "measure" and done < count else None
+                if ended:
+                    ended_by = ended
+                    break
             series.append(times)
-        return series
+        return *series, ended_by
 
     def observe(self, workload, steps, step, sequences, tokens, start, generation=None, optimizer=None):
-        warmup, samples = self.run(workload, steps, step)
+        warmup, samples, ended_by = self.run(workload, steps, step)
         memory = {
             "start": start,
             "peak": self.figure(lambda: torch.cuda.max_memory_allocated(), lambda: resident("VmHWM")),
@@ -301,8 +340,8 @@ class Bench:
             "reserved": self.figure(lambda: torch.cuda.memory_reserved(), lambda: resident("VmRSS")),
         }
         return {
-            "workload": workload, "warmup_ns": warmup, "samples_ns": samples, "optimizer_ns": optimizer,
-            "generation": generation, "sequences_per_sample": sequences, "tokens_per_sample": tokens, "memory": memory,
+            "workload": workload, "warmup_ns": warmup, "samples_ns": samples, "ended_by": ended_by,
+            "optimizer_ns": optimizer, "generation": generation, "sequences_per_sample": sequences, "tokens_per_sample": tokens, "memory": memory,
         }
 
     def finish(self, observation):
@@ -516,8 +555,10 @@ def main():
             devices(emit)
         elif job["job"] == "verify":
             Bench(job, emit).verify()
-        else:
+        elif job["job"] == "measure":
             Bench(job, emit).measure()
+        else:
+            raise Unsupported(f"PyTorch's cell measures workloads and verifies; it has no job `{job['job']}`")
         emit("finished")
     except Unsupported as error:
         emit("failed", kind="unsupported", message=str(error))

@@ -3,6 +3,7 @@
 mod measure;
 mod operations;
 mod paths;
+mod peaks;
 mod reference;
 mod training;
 mod verify;
@@ -39,6 +40,7 @@ pub fn serve(registry: &Registry) -> ExitCode {
         Ok(Job::Measure { cell, cache, once }) => measure::run(&cell, cache, once, registry, &mut emit),
         Ok(Job::Verify { gate, cache }) => verify::run(&gate, cache, registry, &mut emit),
         Ok(Job::Operations { spec, cache }) => operations::run(&spec, cache, &mut emit),
+        Ok(Job::Open { spec, cache, peaks }) => peaks::run(&spec, cache, peaks, &mut emit),
         Ok(Job::Devices { backend }) => devices(&backend, &mut emit),
         Err(error) => {
             Err(Failure::new(FailureKind::Protocol, format!("the job on standard input is malformed: {error}")))

@@ -11,30 +11,15 @@ use rand_distr::{Distribution, StandardNormal};
 use super::measure::{dtypes, ensure_supported, opened};
 use super::verify::relative_l2;
 use crate::backends;
-#[cfg(feature = "cubecl")]
-use crate::measure::throughput;
 use crate::measure::{Clock, MemoryProbe};
 use crate::model::plain;
 use crate::ops;
 use crate::ops::attention::Heads;
 use crate::ops::rope::RopeTables;
 use crate::spec::{
-    Event, Failure, FailureKind, Operation, OperationObservation, OperationsSpec, Pass, Peaks, Timing, Tolerance,
-    TuningCache, Work,
+    Event, Failure, FailureKind, Operation, OperationObservation, OperationsSpec, Pass, Timing, Tolerance, TuningCache,
+    Work,
 };
-
-/// Sides of the matrices whose product gives the peak, until one takes long enough.
-const PEAK_SIDES: [usize; 4] = [512, 2048, 4096, 8192];
-
-/// Long enough for a product: a larger one would be no faster an operation.
-const PEAK_NS: u64 = 50_000_000;
-
-/// Bytes of the tensor that is read and scaled for the peak of memory, on a processor and on other devices: far more
-/// than caches hold.
-const PEAK_BYTES: [usize; 2] = [1 << 28, 1 << 30];
-
-/// Runs of a peak; the fastest counts.
-const PEAK_RUNS: usize = 5;
 
 /// Measures every operation of `spec`.
 pub(super) fn run(spec: &OperationsSpec, cache: Option<PathBuf>, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
@@ -43,7 +28,6 @@ pub(super) fn run(spec: &OperationsSpec, cache: Option<PathBuf>, emit: &mut dyn 
     emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let (_, dtype) = dtypes(spec.precision, false);
     let bench = Bench { spec, backend, device, dtype };
-    emit(Event::Peaks(bench.peaks()?));
     for operation in &spec.operations {
         for pass in [Pass::Forward, Pass::ForwardBackward] {
             if let Some(observation) = bench.measured(*operation, pass)? {
@@ -76,52 +60,6 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn peaks(&self) -> Result<Peaks, Failure> {
-        let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
-        let numbers = |shape: [usize; 2]| Tensor::<2>::ones(shape, (&self.device, self.dtype));
-        // A vendor's library is what is to be reached; a tuner would ask for long.
-        let vendor = matches!(self.backend.vendor_products(), Some(Ok(_)));
-        let mut flops = Vec::new();
-        for side in PEAK_SIDES {
-            let (a, b) = (numbers([side, side]), numbers([side, side]));
-            let product = self.fastest(|| {
-                if vendor {
-                    ops::linear(a.clone(), b.clone(), ops::Products::Vendor)
-                } else {
-                    a.clone().matmul(b.clone())
-                }
-            })?;
-            flops.push(per_second(2.0 * (side as f64).powi(3), product));
-            if product > PEAK_NS {
-                break;
-            }
-        }
-        let [processor, other] = PEAK_BYTES;
-        let size = if self.backend.threads().is_some() { processor } else { other };
-        let long = numbers([size / self.dtype.size() / 1024, 1024]);
-        let read = self.fastest(|| long.clone().sum())?;
-        let scaled = self.fastest(|| long.clone() * 0.5)?;
-        drop(long);
-        #[cfg(feature = "cubecl")]
-        let probed = throughput(&self.device, self.dtype, self.backend.capabilities().tf32);
-        #[cfg(not(feature = "cubecl"))]
-        let probed = Peaks::default();
-        let bytes = size as f64;
-        flops.push(probed.flops_per_s);
-        let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s];
-        let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
-        Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
-    }
-
-    fn fastest<R>(&self, work: impl Fn() -> R) -> Result<u64, Failure> {
-        let clock = Clock::new(&self.device);
-        let mut fastest = u64::MAX;
-        for _ in 0..=PEAK_RUNS {
-            fastest = fastest.min(clock.time(&work)?.1);
-        }
-        Ok(fastest)
-    }
-
     fn measured(&self, operation: Operation, pass: Pass) -> Result<Option<OperationObservation>, Failure> {
         let device = match pass {
             Pass::Forward => self.device.clone(),

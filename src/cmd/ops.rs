@@ -1,16 +1,17 @@
 use std::process::ExitCode;
 
 use super::executor::Children;
+use super::kept_peaks::PeaksCache;
 use super::output::{complain, pretty, print};
 use super::{CommandError, caches, planned};
 use crate::backends;
 use crate::cli::OpsArgs;
 use crate::config;
 use crate::model::Registry;
-use crate::record::{Environment, OperationsRecord, OperationsResults, store};
+use crate::record::{Environment, OperationsRecord, OperationsResults, PeaksRecord, store};
 use crate::report::ops::operations;
 use crate::runner::{Executor, StopFlag};
-use crate::spec::{Job, Operation, OperationsSpec, StepSpec};
+use crate::spec::{DeviceSpec, Job, Operation, OperationsSpec, StepSpec};
 
 /// `burnmark ops`: every operation beside its reference, at every size of the experiment, on every backend.
 pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
@@ -41,17 +42,29 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let mut results = OperationsResults::new(std::env::args().collect(), Environment::read(backends::features()));
+    let cache = PeaksCache::new(&executor);
     for spec in specs {
         let job = Job::Operations { spec: spec.clone(), cache: Some(caches::kept()) };
         let done = executor.execute(&job, &mut |_| {});
         if let Some(failure) = &done.failure {
             complain(&format!("error: operations on {}: {failure}", spec.backend));
         }
+        let device = DeviceSpec { backend: spec.backend.clone(), mode: spec.mode, precision: spec.precision };
+        let opened = done.device.as_ref().filter(|_| !stop.is_set());
+        let peaks = opened.map(|opened| {
+            let wanted = PeaksRecord::unmeasured(device, &opened.name, &results.environment);
+            let known = results.peaks.iter().position(|known| known.same_device(&wanted));
+            let known = known.unwrap_or_else(|| {
+                results.peaks.push(cache.found(wanted, false).peaks);
+                results.peaks.len() - 1
+            });
+            results.peaks[known].figures()
+        });
         results.records.push(OperationsRecord {
             spec,
             device: done.device,
             applied: done.applied,
-            peaks: done.peaks,
+            peaks,
             observations: done.operations,
             failure: done.failure,
         });

@@ -1,82 +1,69 @@
-//! Peaks of the devices that cells ran on: measured once by a child of their own, then kept beside the tuning cache.
+use std::process::ExitCode;
 
-use std::path::PathBuf;
+use super::executor::Children;
+use super::kept_peaks::PeaksCache;
+use super::output::{complain, pretty, print};
+use super::{CommandError, caches, planned};
+use crate::backends;
+use crate::cli::PeaksArgs;
+use crate::config;
+use crate::model::Registry;
+use crate::record::{Environment, KeptPeaks, PeaksRecord, PeaksResults, store};
+use crate::report::peaks::peaks;
+use crate::runner::{Executor, StopFlag};
+use crate::spec::{DeviceSpec, Job};
 
-use super::caches;
-use crate::record::{CellRecord, Peak, PeaksRecord, Results, store};
-use crate::runner::Executor;
-use crate::spec::{CellSpec, Job, OperationsSpec, Peaks, StepSpec};
-
-/// Variable that names the folder of measured peaks.
-const VARIABLE: &str = "BURNMARK_PEAKS_CACHE";
-
-const SOURCE: [&str; 2] = ["fastest of six square matrix products", "fastest of six sums or scalings of 2^26 elements"];
-
-fn folder() -> PathBuf {
-    std::env::var_os(VARIABLE).map_or_else(|| caches::of_user().join("peaks"), PathBuf::from)
-}
-
-/// The cells whose device has no peaks in the results yet, one for each device, mode and precision.
-pub(super) fn wanted(results: &Results) -> Vec<(CellSpec, PeaksRecord)> {
-    let mut wanted: Vec<(CellSpec, PeaksRecord)> = Vec::new();
-    for cell in results.cells.iter().filter(|cell| cell.failure().is_none()) {
-        let empty = unmeasured(cell, results);
-        let known = results.peaks.iter().chain(wanted.iter().map(|(_, it)| it)).any(|it| it.same_device(&empty));
-        if !known {
-            wanted.push((cell.spec.clone(), empty));
+/// `burnmark peaks`: what every device of the experiment can do at most, as it is kept, else measured.
+pub(crate) fn run(arguments: &PeaksArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
+    let experiment = config::load(arguments.experiment.config.as_deref(), &arguments.experiment.flags())?.experiment;
+    let plan = planned(&experiment, registry)?;
+    let output = arguments.experiment.output.as_deref();
+    if let Some(path) = output {
+        store::check_writable(path)?;
+    }
+    let mut specs: Vec<DeviceSpec> = Vec::new();
+    for spec in plan.cells.iter().map(DeviceSpec::of) {
+        if !specs.contains(&spec) {
+            specs.push(spec);
         }
     }
-    wanted
-}
-
-fn unmeasured(cell: &CellRecord, results: &Results) -> PeaksRecord {
-    let peak =
-        |unit: &str, source: &str| Peak { value: None, unit: unit.to_owned(), source: source.to_owned(), reason: None };
-    PeaksRecord {
-        backend: cell.spec.backend.clone(),
-        device: cell.device.as_ref().map_or_else(String::new, |device| device.name.clone()),
-        cpu: results.environment.cpu.clone(),
-        mode: cell.spec.mode,
-        precision: cell.spec.precision,
-        burnmark: results.environment.versions.burnmark.clone(),
+    let stop = StopFlag::install()?;
+    let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
+    let cache = PeaksCache::new(&executor);
+    let mut results = PeaksResults {
+        schema_version: 1,
         timestamp: jiff::Timestamp::now().to_string(),
-        flops: peak("FLOP/s", SOURCE[0]),
-        bytes: peak("byte/s", SOURCE[1]),
-    }
-}
-
-/// The peaks that are kept, or measured anew; a failure is a reason and is not kept.
-pub(super) fn found(cell: &CellSpec, empty: PeaksRecord, executor: &dyn Executor) -> PeaksRecord {
-    let name = format!("{}-{}-{}.json", cell.backend.replace([':', '/'], "-"), cell.mode, cell.precision);
-    let path = folder().join(name);
-    let kept = std::fs::read(&path).ok().and_then(|text| serde_json::from_slice::<PeaksRecord>(&text).ok());
-    if let Some(kept) = kept.filter(|kept| kept.same_device(&empty)) {
-        return kept;
-    }
-    let spec = OperationsSpec {
-        backend: cell.backend.clone(),
-        mode: cell.mode,
-        precision: cell.precision,
-        model: cell.model.clone(),
-        batch_size: cell.batch_size,
-        seq_length: cell.seq_length,
-        steps: StepSpec { warmup_steps: 0, benchmark_steps: 1 },
-        seed: cell.seed,
-        operations: Vec::new(),
+        command: std::env::args().collect(),
+        environment: Environment::read(backends::features()),
+        records: Vec::new(),
     };
-    let done = executor.execute(&Job::Operations { spec, cache: Some(caches::kept()) }, &mut |_| {});
-    let why = done.failure.map_or_else(|| "the child told no peaks".to_owned(), |failure| failure.to_string());
-    let Peaks { flops_per_s, bytes_per_s } = done.peaks.unwrap_or_default();
-    let filled = |peak: Peak, value: Option<f64>| Peak { value, reason: value.is_none().then(|| why.clone()), ..peak };
-    let record = PeaksRecord {
-        flops: filled(empty.flops.clone(), flops_per_s),
-        bytes: filled(empty.bytes.clone(), bytes_per_s),
-        ..empty
-    };
-    let complete = record.flops.value.is_some() && record.bytes.value.is_some();
-    if complete && std::fs::create_dir_all(folder()).is_ok() {
-        // A cache that cannot be written costs the next run a measurement, nothing else.
-        let _ = store::write_atomic(&path, &record);
+    for spec in specs {
+        // Peaks are kept under the device's name, which the device tells.
+        let job = Job::Open { spec: spec.clone(), cache: Some(caches::kept()), peaks: false };
+        let done = executor.execute(&job, &mut |_| {});
+        let name = done.device.map_or_else(String::new, |device| device.name);
+        let wanted = PeaksRecord::unmeasured(spec, &name, &results.environment);
+        let found = match done.failure {
+            Some(failure) => KeptPeaks { peaks: wanted.filled(Default::default(), &failure.to_string()), file: None },
+            None => cache.found(wanted, arguments.refresh),
+        };
+        let PeaksRecord { backend, flops, bytes, .. } = &found.peaks;
+        if let Some(reason) = flops.reason.as_ref().or(bytes.reason.as_ref()) {
+            complain(&format!("error: peaks of {backend}: {reason}"));
+        }
+        results.records.push(found);
+        if stop.is_set() {
+            break;
+        }
     }
-    record
+    if let Some(path) = output {
+        store::write_atomic(path, &results)?;
+    }
+    if arguments.print.json {
+        print(&pretty(&results))?;
+    } else if !arguments.print.quiet {
+        print(&peaks(&results))?;
+    }
+    let missing = |it: &KeptPeaks| it.peaks.flops.value.is_none() || it.peaks.bytes.value.is_none();
+    Ok(if stop.is_set() { ExitCode::from(130) } else { ExitCode::from(u8::from(results.records.iter().any(missing))) })
 }

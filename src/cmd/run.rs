@@ -9,8 +9,9 @@ use rand::seq::SliceRandom;
 use super::agreement::{self, SharedReferences};
 use super::caches::Caches;
 use super::executor::Children;
+use super::kept_peaks::PeaksCache;
 use super::output::{complain, pretty, print};
-use super::{CommandError, peaks, planned};
+use super::{CommandError, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
 use crate::config::{self, Experiment};
@@ -137,12 +138,13 @@ impl Run<'_> {
 
     /// Adds the peaks of every device that cells ran on; false if the results could not be kept.
     fn peaks(&self, results: &mut Results, live: &mut Live) -> bool {
-        for (cell, empty) in peaks::wanted(results) {
+        let cache = PeaksCache::new(self.executor);
+        while let Some(wanted) = results.wanted_peaks() {
             if self.stop.is_set() {
                 return true;
             }
-            live.message(&format!("peaks of {}, {}, {}", cell.backend, cell.mode, cell.precision));
-            results.add_peaks(peaks::found(&cell, empty, self.executor));
+            live.message(&format!("peaks of {}, {}, {}", wanted.backend, wanted.mode, wanted.precision));
+            results.add_peaks(cache.found(wanted, false).peaks);
             if !self.save(results) {
                 return false;
             }

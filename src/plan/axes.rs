@@ -95,10 +95,6 @@ pub(super) fn cells(
         half_width_percent: experiment.stopping.half_width_percent,
         max_seconds: experiment.stopping.max_seconds,
     };
-    let fixed = |backend: &&String| available.external.iter().any(|name| name == backend_name(backend));
-    if let Some(name) = backends.iter().find(fixed).filter(|_| stopping != Stopping::default()) {
-        return Err(PlanError::FixedCounts { name: name.clone() });
-    }
     let mut cells = Vec::new();
     for backend in backends {
         let tunes = available.tuned.iter().any(|name| name == backend_name(backend));

@@ -13,12 +13,6 @@ pub enum PlanError {
         /// Compiled in.
         compiled: String,
     },
-    /// The backend takes fixed counts of samples alone.
-    #[error("backend `{name}` takes fixed counts of samples; leave out the keys of [stopping], or that backend")]
-    FixedCounts {
-        /// Asked for.
-        name: String,
-    },
     /// No backend of that name exists.
     #[error("there is no backend `{name}`{hint}; this program has: {compiled}")]
     UnknownBackend {

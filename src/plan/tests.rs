@@ -78,19 +78,26 @@ fn cell_ids_are_distinct_and_stable() {
 }
 
 #[test]
-fn stopping_reaches_every_cell_and_is_refused_where_counts_are_fixed() {
+fn stopping_reaches_every_cell() {
     let mut experiment = Experiment::default();
     let fixed = plan(&experiment, &available()).expect("it plans").cells.remove(0);
     experiment.stopping.half_width_percent = Some(1.0);
     let cell = plan(&experiment, &available()).expect("it plans").cells.remove(0);
     assert_eq!(cell.stopping.half_width_percent, Some(1.0));
     assert_ne!(cell.id(), fixed.id());
-    experiment.axes.backends = vec!["flex".to_owned(), "pytorch".to_owned()];
-    let external = Available { external: vec!["pytorch".to_owned()], ..available() };
-    insta::assert_snapshot!(
-        plan(&experiment, &external).expect_err("it has no such keys"),
-        @"backend `pytorch` takes fixed counts of samples; leave out the keys of [stopping], or that backend"
-    );
+}
+
+#[test]
+fn taking_samples_again_is_usual_and_leaves_the_ids_of_earlier_results() {
+    let usual = default_with(|_| {}).expect("it plans").cells.remove(0);
+    let once = default_with(|experiment| experiment.steps.redo_disturbed = false).expect("it plans").cells.remove(0);
+    assert!(usual.redo_disturbed && !once.redo_disturbed);
+    assert_ne!(usual.id(), once.id());
+    let text = |cell: &CellSpec| serde_json::to_string(cell).expect("it serialises");
+    assert!(!text(&usual).contains("redo_disturbed"));
+    for cell in [usual, once] {
+        assert_eq!(serde_json::from_str::<CellSpec>(&text(&cell)).expect("it was just written"), cell);
+    }
 }
 
 #[test]

@@ -167,6 +167,7 @@ pub(crate) fn peaks() -> PeaksRecord {
         mode: Mode::Default,
         precision: Precision::F32,
         burnmark: "1.2.3".to_owned(),
+        profile: Some("release".to_owned()),
         timestamp: "2026-01-01T00:00:00Z".to_owned(),
         flops: peak(1e12, "FLOP/s"),
         bytes: peak(1e11, "byte/s"),

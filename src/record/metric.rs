@@ -50,12 +50,18 @@ impl Metric {
             }
             _ => ms(&seen.samples_ns),
         };
+        self.observed(workloads).iter().map(samples).filter(|samples| !samples.is_empty()).collect()
+    }
+
+    /// What was observed in each round of its workload; empty if that was not measured.
+    #[must_use]
+    pub fn observed(self, workloads: &WorkloadRecords) -> &[Observation] {
         let rounds = match self {
             Self::Training => workloads.training.as_ref().map(|record| &record.rounds),
             Self::Inference => workloads.inference.as_ref().map(|record| &record.rounds),
             Self::FirstToken | Self::PerToken => workloads.generation.as_ref().map(|record| &record.rounds),
         };
-        rounds.into_iter().flatten().map(samples).filter(|samples| !samples.is_empty()).collect()
+        rounds.map_or(&[], Vec::as_slice)
     }
 
     /// Peak memory of its workload, in MB of 2^20 bytes, with its source.

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
+use super::{Environment, PeaksRecord};
 use crate::spec::{Applied, DeviceReport, Failure, OperationObservation, OperationsSpec, Peaks};
 
 /// Operations measured by one child at one size.
@@ -33,6 +33,9 @@ pub struct OperationsResults {
     pub command: Vec<String>,
     /// Where and with what it was made.
     pub environment: Environment,
+    /// What the devices can do at most, with where that comes from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peaks: Vec<PeaksRecord>,
     /// One entry a backend and size.
     pub records: Vec<OperationsRecord>,
 }
@@ -41,7 +44,7 @@ impl OperationsResults {
     /// No record yet.
     pub fn new(command: Vec<String>, environment: Environment) -> Self {
         let timestamp = jiff::Timestamp::now().to_string();
-        Self { schema_version: 1, timestamp, command, environment, records: Vec::new() }
+        Self { schema_version: 1, timestamp, command, environment, peaks: Vec::new(), records: Vec::new() }
     }
 
     /// Whether every operation was measured and computes what its reference does.

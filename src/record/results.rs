@@ -12,7 +12,7 @@ use super::{
     BreakEven, CellOutcome, CellRecord, ClassicConfig, ClassicModel, Comparison, Environment, GatePolicy, GateRecord,
     PairRecord, PeaksRecord, Roofline, TuningSpread,
 };
-use crate::spec::CellSpec;
+use crate::spec::{CellSpec, DeviceSpec};
 
 /// Version of the results file. Files of an older one are lifted to it when they are read (`upgrade.rs`).
 pub const SCHEMA_VERSION: u32 = 2;
@@ -138,6 +138,15 @@ impl Results {
     pub fn add_peaks(&mut self, peaks: PeaksRecord) {
         self.peaks.push(peaks);
         self.derive();
+    }
+
+    /// The peaks, not measured yet, of a device that a cell ran on and whose peaks are not there.
+    pub fn wanted_peaks(&self) -> Option<PeaksRecord> {
+        let mut ran = self.cells.iter().filter(|cell| cell.failure().is_none()).filter_map(|cell| {
+            let device = cell.device.as_ref()?;
+            Some(PeaksRecord::unmeasured(DeviceSpec::of(&cell.spec), &device.name, &self.environment))
+        });
+        ran.find(|it| !self.peaks.iter().any(|known| known.same_device(it)))
     }
 
     /// Takes over every cell of this plan that an earlier run has measured; returns how many.

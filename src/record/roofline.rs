@@ -1,66 +1,11 @@
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CellRecord, Metric};
+use super::{CellRecord, Metric, Peak, PeaksRecord};
 use crate::model::work;
-use crate::spec::{CellSpec, Mode, Precision, Work};
-
-/// What a device can do at most, in a unit of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Peak {
-    /// The figure; null if it could not be had.
-    pub value: Option<f64>,
-    /// `FLOP/s` or `byte/s`.
-    pub unit: String,
-    /// How it was obtained.
-    pub source: String,
-    /// Why the figure is null.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-}
-
-/// The peaks of a device in one mode and precision, and where they come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct PeaksRecord {
-    /// Backend and device, such as `flex` or `cuda:0`.
-    pub backend: String,
-    /// The device's name.
-    pub device: String,
-    /// The machine's processor.
-    pub cpu: Option<String>,
-    /// Execution mode.
-    pub mode: Mode,
-    /// Element type asked for.
-    pub precision: Precision,
-    /// burnmark's version that measured them.
-    pub burnmark: String,
-    /// When they were measured, RFC 3339 in UTC.
-    pub timestamp: String,
-    /// Of the matrix product.
-    pub flops: Peak,
-    /// Of memory.
-    pub bytes: Peak,
-}
-
-impl PeaksRecord {
-    /// Whether `other` is of the same device, mode, precision and version.
-    #[must_use]
-    pub fn same_device(&self, other: &Self) -> bool {
-        let key = |it: &Self| {
-            (it.backend.clone(), it.device.clone(), it.cpu.clone(), it.mode, it.precision, it.burnmark.clone())
-        };
-        key(self) == key(other)
-    }
-
-    fn of_cell<'a>(all: &'a [Self], cell: &CellSpec) -> Option<&'a Self> {
-        all.iter().find(|it| it.is_of(cell))
-    }
-
-    /// Whether a cell ran on this device in this mode and precision.
-    pub(crate) fn is_of(&self, cell: &CellSpec) -> bool {
-        self.backend == cell.backend && self.mode == cell.mode && self.precision == cell.precision
-    }
-}
+use crate::spec::{CellSpec, Work};
 
 /// The roof under which a workload lies (Williams, Waterman and Patterson 2009, "Roofline").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -70,6 +15,15 @@ pub enum Roof {
     Compute,
     /// Bytes a second.
     Memory,
+}
+
+impl fmt::Display for Roof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Compute => "compute",
+            Self::Memory => "memory",
+        })
+    }
 }
 
 /// How near a workload of a cell comes to what its device can do.
@@ -120,7 +74,7 @@ fn mean_s(cell: &CellRecord, metric: Metric) -> Option<f64> {
 
 fn roofline(cell: &CellRecord, metric: Metric, seconds: f64, peaks: &[PeaksRecord]) -> Roofline {
     let work = needed(&cell.spec, metric);
-    let peaks = PeaksRecord::of_cell(peaks, &cell.spec);
+    let peaks = peaks.iter().find(|it| it.is_of(&cell.spec));
     let (flops_peak, bytes_peak) = (peaks.and_then(|it| it.flops.value), peaks.and_then(|it| it.bytes.value));
     let (flops, bytes) = (work.map(|work| work.flops as f64), work.map(|work| work.bytes as f64));
     let rate = |amount: Option<f64>| amount.map(|amount| amount / seconds);

@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{FitResults, OperationsResults, Results};
+use super::{FitResults, OperationsResults, PeaksResults, Results};
 
 /// A kind of file that this program writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -15,6 +15,8 @@ pub enum Layout {
     Ops,
     /// Results of `fit`.
     Fit,
+    /// Results of `peaks`.
+    Peaks,
 }
 
 impl Layout {
@@ -24,6 +26,7 @@ impl Layout {
         match self {
             Self::Results => schema::<Results>(),
             Self::Fit => schema::<FitResults>(),
+            Self::Peaks => schema::<PeaksResults>(),
             Self::Ops => schema::<OperationsResults>(),
         }
     }

@@ -1,5 +1,6 @@
 //! The summary of a run.
 
+use super::endings::early_ones;
 use super::ledger::ledger;
 use super::table::table;
 use super::units::{MISSING, claim, marked, megabytes, or_missing, percent, rate, time};
@@ -30,6 +31,7 @@ pub fn summary(results: &Results, style: Style) -> String {
         text.push_str(&format!("\n{}\n{}", style.bold("All cells"), all_cells(results)));
     }
     text.push_str(&evidence(results));
+    text.extend(early_ones(results).iter().map(|line| format!("{line}\n")));
     if !results.peaks.is_empty() {
         let it = tables::rooflines(results);
         text.push_str(&format!("\n{}\n{}", style.bold("Roofline"), table(&it.header, &it.rows)));

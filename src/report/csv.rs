@@ -1,9 +1,10 @@
 //! Every time of every cell as comma-separated values, for other programs.
 
-use crate::record::{CellRecord, Metric, Results};
+use super::endings::endings;
+use crate::record::{CellRecord, Metric, Results, Roofline};
 use crate::stats::{Sample, Summary};
 
-const HEADER: [&str; 20] = [
+const HEADER: [&str; 27] = [
     "cell",
     "backend",
     "variant",
@@ -15,6 +16,7 @@ const HEADER: [&str; 20] = [
     "metric",
     "rounds",
     "samples",
+    "ended_by",
     "mean_ms",
     "std_ms",
     "median_ms",
@@ -24,13 +26,20 @@ const HEADER: [&str; 20] = [
     "p99_ms",
     "peak_mb",
     "memory_source",
+    "flops_per_s",
+    "bytes_per_s",
+    "flops_per_byte",
+    "mfu",
+    "mbu",
+    "bound_by",
 ];
 
 /// A line for each time of each cell; a figure that is missing is empty.
 #[must_use]
 pub fn lines(results: &Results) -> String {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let rows = results.cells.iter().flat_map(|cell| Metric::ALL.into_iter().filter_map(|metric| row(cell, metric)));
+    let rows =
+        results.cells.iter().flat_map(|cell| Metric::ALL.into_iter().filter_map(|metric| row(results, cell, metric)));
     let header = HEADER.map(str::to_owned).to_vec();
     for row in std::iter::once(header).chain(rows) {
         writer.write_record(&row).expect("memory does not fail");
@@ -39,7 +48,7 @@ pub fn lines(results: &Results) -> String {
     String::from_utf8(bytes).expect("text stays text")
 }
 
-fn row(cell: &CellRecord, metric: Metric) -> Option<Vec<String>> {
+fn row(results: &Results, cell: &CellRecord, metric: Metric) -> Option<Vec<String>> {
     let rounds = metric.rounds(cell.workloads());
     let summary = Summary::of(&Sample::new(rounds.concat()).ok()?);
     let spec = &cell.spec;
@@ -57,18 +66,35 @@ fn row(cell: &CellRecord, metric: Metric) -> Option<Vec<String>> {
         metric.to_string(),
         rounds.len().to_string(),
         summary.count.to_string(),
+        endings(metric.observed(cell.workloads())),
     ];
     let figures = [summary.mean, summary.std, summary.median, summary.min, summary.max, summary.p95, summary.p99];
-    Some(axes.into_iter().chain(figures.map(|figure| figure.to_string())).chain([peak, source]).collect())
+    let figures = figures.map(|figure| figure.to_string());
+    let roofline = results.rooflines.iter().find(|it| it.cell == cell.id && it.metric == metric);
+    let of = |figure: fn(&Roofline) -> Option<f64>| {
+        roofline.and_then(figure).map_or_else(String::new, |figure| figure.to_string())
+    };
+    let roofs = [
+        of(|it| it.flops_per_s),
+        of(|it| it.bytes_per_s),
+        of(|it| it.flops_per_byte),
+        of(|it| it.mfu),
+        of(|it| it.mbu),
+        roofline.and_then(|it| it.roof).map_or_else(String::new, |roof| roof.to_string()),
+    ];
+    Some(axes.into_iter().chain(figures).chain([peak, source]).chain(roofs).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::fixtures::measured;
+    use crate::record::fixtures::{measured, peaks};
 
     #[test]
     fn every_time_has_a_line() {
-        insta::assert_snapshot!(lines(&measured()));
+        let mut results = measured();
+        assert!(!lines(&results).contains("compute"), "no peak, no roof");
+        results.add_peaks(peaks());
+        insta::assert_snapshot!(lines(&results));
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::endings::early;
 use super::units::{claim, marked, megabytes, or_missing, percent, time};
-use crate::record::{CellRecord, Comparison, LadderStep, PairRecord, Results, Roof, Roofline, StepFigures};
+use crate::record::{CellRecord, Comparison, LadderStep, Metric, PairRecord, Results, Roofline, StepFigures};
 use crate::spec::{Figure, MemoryPhase};
 use crate::stats::RatioInterval;
 
@@ -57,16 +58,25 @@ pub(super) fn times(results: &Results) -> Table {
         let done = cell.workloads();
         let step = |figures: &StepFigures| figures.wall_clock_time.clone();
         let all = [
-            ("training step", done.training.as_ref().map(|record| step(&record.figures))),
-            ("inference step", done.inference.as_ref().map(|record| step(&record.figures))),
-            ("time to first token", done.generation.as_ref().map(|record| record.figures.first_token_latency.clone())),
-            ("inter-token latency", done.generation.as_ref().map(|record| record.figures.per_token_latency.clone())),
+            ("training step", Metric::Training, done.training.as_ref().map(|record| step(&record.figures))),
+            ("inference step", Metric::Inference, done.inference.as_ref().map(|record| step(&record.figures))),
+            (
+                "time to first token",
+                Metric::FirstToken,
+                done.generation.as_ref().map(|record| record.figures.first_token_latency.clone()),
+            ),
+            (
+                "inter-token latency",
+                Metric::PerToken,
+                done.generation.as_ref().map(|record| record.figures.per_token_latency.clone()),
+            ),
         ];
-        for (name, times) in all.into_iter().filter_map(|(name, times)| Some((name, times?))) {
+        for (name, metric, times) in all.into_iter().filter_map(|(name, metric, times)| Some((name, metric, times?))) {
             let figures =
                 [times.mean_ms, times.std_ms, times.median_ms, times.min_ms, times.p95_ms, times.p99_ms, times.max_ms];
             let figures = figures.map(|figure| or_missing(figure, time));
-            let first = [cell.spec.label(), name.to_owned(), times.count.to_string()];
+            let ended = early(metric.observed(done)).map_or_else(String::new, |by| format!(", {by}"));
+            let first = [cell.spec.label(), name.to_owned(), format!("{}{ended}", times.count)];
             rows.push(first.into_iter().chain(figures).collect());
         }
     }
@@ -80,11 +90,7 @@ pub(super) fn rooflines(results: &Results) -> Table {
     let share = |share: Option<f64>| or_missing(share, |share| format!("{:.1} %", share * 100.0));
     let row = |it: &Roofline| {
         let label = results.cell(&it.cell).map_or_else(|| it.cell.clone(), |cell| cell.spec.label());
-        let roof = match it.roof {
-            Some(Roof::Compute) => "compute".to_owned(),
-            Some(Roof::Memory) => "memory".to_owned(),
-            None => it.reason.clone().unwrap_or_default(),
-        };
+        let roof = it.roof.map_or_else(|| it.reason.clone().unwrap_or_default(), |roof| roof.to_string());
         vec![
             label,
             it.metric.to_string(),

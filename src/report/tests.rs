@@ -1,6 +1,6 @@
 use super::*;
 use crate::record::fixtures::{gate, measured, observations, planned, record};
-use crate::spec::{Check, VerifyReport};
+use crate::spec::{Check, Ending, Observation, VerifyReport};
 
 #[test]
 fn the_summary_of_a_run() {
@@ -13,6 +13,27 @@ fn a_run_with_peaks_has_a_roofline() {
     assert!(!console::summary(&results, Style::default()).contains("Roofline"));
     results.add_peaks(crate::record::fixtures::peaks());
     insta::assert_snapshot!(console::summary(&results, Style::default()));
+}
+
+#[test]
+fn samples_that_ended_before_their_count_are_told_of() {
+    let shown = |ended_by| {
+        let mut results = planned();
+        let seen = observations(30, 100).into_iter().map(|seen| Observation { ended_by: Some(ended_by), ..seen });
+        results.finish_cell(record(&results, 0, seen.collect(), None));
+        [console::summary(&results, Style::default()), markdown::document(&results), csv::lines(&results)]
+    };
+    let early = shown(Ending::NarrowEnough);
+    for (text, part) in
+        early.iter().zip(["training: 2 samples, ended by narrow enough", "| 2, narrow enough |", ",narrow enough,"])
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let [console, markdown, csv] = shown(Ending::Count);
+    assert!(
+        !console.contains("ended by") && !markdown.contains("count") && csv.contains(",count,"),
+        "{console}{markdown}{csv}"
+    );
 }
 
 #[test]

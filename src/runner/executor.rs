@@ -52,7 +52,7 @@ pub struct Collected {
     pub tuning: Option<TuningEvents>,
     /// The verification, if that was the job.
     pub verification: Option<VerifyReport>,
-    /// What the device can do at most, if operations were the job.
+    /// What the device can do at most, if they were asked for.
     pub peaks: Option<Peaks>,
     /// The operations that were measured, in their order.
     pub operations: Vec<OperationObservation>,

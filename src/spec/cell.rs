@@ -159,6 +159,16 @@ pub enum Ending {
     Time,
 }
 
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Count => "count",
+            Self::NarrowEnough => "narrow enough",
+            Self::Time => "time",
+        })
+    }
+}
+
 /// Training, one step a sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrainingSpec {

@@ -42,6 +42,16 @@ pub enum Job {
         /// Folder of what tuning finds and leaves; `None` is the backend's own place.
         cache: Option<PathBuf>,
     },
+    /// Open a device and tell of it.
+    Open {
+        /// Which, and how.
+        #[serde(flatten)]
+        spec: DeviceSpec,
+        /// Folder of what tuning finds and leaves; `None` is the backend's own place.
+        cache: Option<PathBuf>,
+        /// Whether its peaks are measured as well.
+        peaks: bool,
+    },
     /// List a backend's devices.
     Devices {
         /// The backend.
@@ -57,8 +67,28 @@ impl Job {
             Self::Measure { cell, .. } => &cell.backend,
             Self::Verify { gate, .. } => &gate.backend,
             Self::Operations { spec, .. } => &spec.backend,
+            Self::Open { spec, .. } => &spec.backend,
             Self::Devices { backend } => backend,
         }
+    }
+}
+
+/// A device in one mode and precision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSpec {
+    /// Backend and device.
+    pub backend: String,
+    /// Execution mode.
+    pub mode: Mode,
+    /// Element type.
+    pub precision: Precision,
+}
+
+impl DeviceSpec {
+    /// What a cell runs on.
+    #[must_use]
+    pub fn of(cell: &CellSpec) -> Self {
+        Self { backend: cell.backend.clone(), mode: cell.mode, precision: cell.precision }
     }
 }
 

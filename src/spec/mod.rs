@@ -16,7 +16,7 @@ pub use cell::{
     Workload, Workloads,
 };
 pub use disturbance::{CardReading, Disturbance};
-pub use event::{Applied, DeviceReport, Event, Failure, FailureKind, Job, Phase};
+pub use event::{Applied, DeviceReport, DeviceSpec, Event, Failure, FailureKind, Job, Phase};
 pub use model::ModelConfig;
 pub use observation::{
     DeviceClock, Figure, GenerationSeries, MemoryObservation, MemoryPhase, Observation, PathProof, PhaseMemory,

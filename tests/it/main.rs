@@ -24,6 +24,8 @@ mod library;
 mod memory;
 /// Operations beside their references.
 mod ops;
+/// What devices can do at most.
+mod peaks;
 /// A small experiment end to end.
 mod run;
 /// Proof of numbers, from files good and bad.
