@@ -9,6 +9,9 @@ use crate::ops;
 use crate::ops::Products;
 use crate::ops::precision::in_type;
 
+/// Rows of a matrix that are turned into columns at a time.
+const TURNED_ROWS: usize = 16;
+
 /// Where a weight comes from: a Hugging Face parameter `[out, in]`.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -33,13 +36,14 @@ impl Linear {
         let output: usize = sources.iter().map(|source| source.out).sum();
         let mut values = vec![0.0; input * output];
         let mut column = 0;
-        for array in arrays {
-            for row in array.values.chunks_exact(input) {
-                for (i, value) in row.iter().enumerate() {
-                    values[i * output + column] = *value;
+        // Some rows at a time become columns, so that what is written lies together.
+        for rows in arrays.iter().flat_map(|array| array.values.chunks(TURNED_ROWS * input)) {
+            for (i, to) in values.chunks_exact_mut(output).enumerate() {
+                for (to, row) in to[column..].iter_mut().zip(rows.chunks_exact(input)) {
+                    *to = row[i];
                 }
-                column += 1;
             }
+            column += rows.len() / input;
         }
         let weight =
             Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.weight_dtype));

@@ -104,38 +104,36 @@ fn drift(rounds: &[Observation]) -> Option<String> {
 
 /// Samples that something else disturbed, those that were kept or those that were taken again.
 fn disturbed(rounds: &[Observation], redone: bool) -> Option<String> {
-    let windows = |round: &Observation| -> Vec<Disturbance> {
-        let all = round.disturbances.value().into_iter().flatten();
-        all.filter(|window| window.redone == redone).cloned().collect()
-    };
-    let hit: Vec<(usize, &Observation, Vec<Disturbance>)> = rounds
-        .iter()
-        .enumerate()
-        .map(|(index, round)| (index + 1, round, windows(round)))
-        .filter(|(_, _, windows)| !windows.is_empty())
-        .collect();
-    let numbers: Vec<String> = hit.iter().map(|(number, ..)| number.to_string()).collect();
-    let which = format!("round{} {}", if hit.len() > 1 { "s" } else { "" }, numbers.join(", "));
-    let all = || hit.iter().flat_map(|(_, _, windows)| windows);
-    let samples: usize = all().map(|window| window.samples_ns.len()).sum();
-    let causes = worst(all().flat_map(|window| &window.causes));
-    (!hit.is_empty()).then(|| {
+    let (mut numbers, mut samples, mut count, mut causes) = (Vec::new(), 0, 0, Vec::new());
+    for (index, round) in rounds.iter().enumerate() {
+        let windows = round.disturbances.value().into_iter().flatten().filter(|window| window.redone == redone);
+        let windows: Vec<&Disturbance> = windows.collect();
+        if !windows.is_empty() {
+            numbers.push((index + 1).to_string());
+            count += round.samples_ns.len();
+        }
+        samples += windows.iter().map(|window| window.samples_ns.len()).sum::<usize>();
+        causes.extend(windows.iter().flat_map(|window| &window.causes));
+    }
+    let which = format!("round{} {}", if numbers.len() > 1 { "s" } else { "" }, numbers.join(", "));
+    let causes = worst(causes);
+    (!numbers.is_empty()).then(|| {
         if redone {
-            return format!(
+            format!(
                 "{samples} samples of {which} were taken again: at worst {causes}; stop other programs, or let the \
                  machine cool, to save the time"
-            );
+            )
+        } else {
+            format!(
+                "{samples} of {count} samples of {which} were disturbed and kept: at worst {causes}; stop other \
+                 programs, or let the machine cool, and measure again"
+            )
         }
-        let count: usize = hit.iter().map(|(_, round, _)| round.samples_ns.len()).sum();
-        format!(
-            "{samples} of {count} samples of {which} were disturbed and kept: at worst {causes}; stop other programs, \
-             or let the machine cool, and measure again"
-        )
     })
 }
 
 /// Every kind of cause once, with its highest figure.
-fn worst<'a>(causes: impl Iterator<Item = &'a String>) -> String {
+fn worst(causes: Vec<&String>) -> String {
     let mut worst: BTreeMap<String, (u64, &str)> = BTreeMap::new();
     for cause in causes {
         let kind = cause.replace(|c: char| c.is_ascii_digit(), "");
