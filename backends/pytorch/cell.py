@@ -27,6 +27,8 @@ except ImportError as error:
 
 # Element types of the weights: for training, for inference. `mixed` trains under autocast, as PyTorch's users do.
 DTYPES = {"f32": ("float32",) * 2, "f64": ("float64",) * 2, "bf16": ("bfloat16",) * 2, "mixed": ("float32", "bfloat16")}
+# Modes that record CUDA graphs.
+GRAPH_MODES = ("reduce-overhead", "max-autotune")
 EXECUTIONS = {"eager": None, "compile": "default", "reduce-overhead": "reduce-overhead", "max-autotune": "max-autotune"}
 
 
@@ -296,8 +298,14 @@ class Bench:
         if self.cuda:
             return {"bytes": cuda(), "source": "PyTorch's caching allocator"}
         if resident is None:
-            return {"bytes": None, "source": source, "reason": "PyTorch does not count its allocations on the processor"}
+            return {"bytes": None, "source": source, "note": "PyTorch does not count its allocations on the processor"}
         return {"bytes": resident(), "source": source}
+
+    def peak(self):
+        if self.cuda and self.mode in GRAPH_MODES:
+            why = "what recorded graphs work in is not counted as allocated when they are replayed; reserved holds it"
+            return {"bytes": None, "source": "PyTorch's caching allocator", "note": why}
+        return self.figure(lambda: torch.cuda.max_memory_allocated(), lambda: resident("VmHWM"))
 
     def reset_peak(self):
         if self.cuda:
@@ -335,7 +343,7 @@ class Bench:
         warmup, samples, ended_by = self.run(workload, steps, step)
         memory = {
             "start": start,
-            "peak": self.figure(lambda: torch.cuda.max_memory_allocated(), lambda: resident("VmHWM")),
+            "peak": self.peak(),
             "current": self.figure(lambda: torch.cuda.memory_allocated(), None),
             "reserved": self.figure(lambda: torch.cuda.memory_reserved(), lambda: resident("VmRSS")),
         }
