@@ -101,19 +101,6 @@ fn taking_samples_again_is_usual_and_leaves_the_ids_of_earlier_results() {
 }
 
 #[test]
-fn taking_samples_again_is_usual_and_leaves_the_ids_of_earlier_results() {
-    let usual = default_with(|_| {}).expect("it plans").cells.remove(0);
-    let once = default_with(|experiment| experiment.steps.redo_disturbed = false).expect("it plans").cells.remove(0);
-    assert!(usual.redo_disturbed && !once.redo_disturbed);
-    assert_ne!(usual.id(), once.id());
-    let text = |cell: &CellSpec| serde_json::to_string(cell).expect("it serialises");
-    assert!(!text(&usual).contains("redo_disturbed"));
-    for cell in [usual, once] {
-        assert_eq!(serde_json::from_str::<CellSpec>(&text(&cell)).expect("it was just written"), cell);
-    }
-}
-
-#[test]
 fn what_this_program_lacks_is_told_with_the_remedy() {
     let told = |change: fn(&mut Experiment)| default_with(change).expect_err("it cannot be planned").to_string();
     insta::assert_snapshot!(
