@@ -348,8 +348,8 @@ class Bench:
             "reserved": self.figure(lambda: torch.cuda.memory_reserved(), lambda: resident("VmRSS")),
         }
         return {
-            "workload": workload, "warmup_ns": warmup, "samples_ns": samples, "ended_by": ended_by,
-            "optimizer_ns": optimizer, "generation": generation, "sequences_per_sample": sequences, "tokens_per_sample": tokens, "memory": memory,
+            "workload": workload, "warmup_ns": warmup, "samples_ns": samples, "ended_by": ended_by, "optimizer_ns": optimizer,
+            "generation": generation, "sequences_per_sample": sequences, "tokens_per_sample": tokens, "memory": memory,
         }
 
     def finish(self, observation):
@@ -566,7 +566,7 @@ def main():
         elif job["job"] == "measure":
             Bench(job, emit).measure()
         else:
-            raise Unsupported(f"PyTorch's cell measures workloads and verifies; it has no job `{job['job']}`")
+            raise Unsupported("PyTorch's cell runs workloads and verifies them; peaks and operations are those of Burn's backends")
         emit("finished")
     except Unsupported as error:
         emit("failed", kind="unsupported", message=str(error))

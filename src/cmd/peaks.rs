@@ -11,7 +11,7 @@ use crate::model::Registry;
 use crate::record::{Environment, KeptPeaks, PeaksRecord, PeaksResults, store};
 use crate::report::peaks::peaks;
 use crate::runner::{Executor, StopFlag};
-use crate::spec::{DeviceSpec, Job};
+use crate::spec::{DeviceSpec, Job, Peaks};
 
 /// `burnmark peaks`: what every device of the experiment can do at most, as it is kept, else measured.
 pub(crate) fn run(arguments: &PeaksArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
@@ -41,10 +41,10 @@ pub(crate) fn run(arguments: &PeaksArgs, registry: &Registry) -> Result<ExitCode
         // Peaks are kept under the device's name, which the device tells.
         let job = Job::Open { spec: spec.clone(), cache: Some(caches::kept()), peaks: false };
         let done = executor.execute(&job, &mut |_| {});
-        let name = done.device.map_or_else(String::new, |device| device.name);
+        let name = done.device.map_or_else(|| spec.backend.clone(), |device| device.name);
         let wanted = PeaksRecord::unmeasured(spec, &name, &results.environment);
         let found = match done.failure {
-            Some(failure) => KeptPeaks { peaks: wanted.filled(Default::default(), &failure.to_string()), file: None },
+            Some(failure) => KeptPeaks { peaks: wanted.filled(Peaks::default(), &failure.to_string()), file: None },
             None => cache.found(wanted, arguments.refresh),
         };
         let PeaksRecord { backend, flops, bytes, .. } = &found.peaks;

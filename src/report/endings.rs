@@ -32,7 +32,7 @@ pub(super) fn early_ones(results: &Results) -> Vec<String> {
         let rounds = metric.observed(cell.workloads());
         let samples: usize = rounds.iter().map(|round| round.samples_ns.len()).sum();
         let (by, workload) = (early(rounds)?, rounds.first()?.workload);
-        Some(format!("{}, {workload}: {samples} samples, ended by {by}", cell.spec.label()))
+        Some(format!("{}, {workload}: sampling ended before its count: {by}; {samples} taken", cell.spec.label()))
     };
     results.cells.iter().flat_map(|cell| workloads.into_iter().filter_map(move |metric| line(cell, metric))).collect()
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::endings::early;
 use super::units::{claim, marked, megabytes, or_missing, percent, time};
 use crate::record::{CellRecord, Comparison, LadderStep, Metric, PairRecord, Results, Roofline, StepFigures};
-use crate::spec::{Figure, MemoryPhase};
+use crate::spec::{Figure, MemoryPhase, Observation};
 use crate::stats::RatioInterval;
 
 /// A table of text: a caption, a header, rows.
@@ -17,9 +17,9 @@ pub(super) struct Table {
 }
 
 /// One figure of a comparison: its name, its ratio and the interval of that.
-type Ratio = (&'static str, fn(&Comparison) -> (Option<f64>, Option<RatioInterval>));
+pub(super) type Ratio = (&'static str, fn(&Comparison) -> (Option<f64>, Option<RatioInterval>));
 
-const RATIOS: [Ratio; 4] = [
+pub(super) const RATIOS: [Ratio; 4] = [
     ("training", |pair| (pair.training.speedup, pair.training.speedup_interval)),
     ("inference", |pair| (pair.inference.speedup, pair.inference.speedup_interval)),
     ("first token", |pair| (pair.generation.first_token_speedup, pair.generation.first_token_interval)),
@@ -118,26 +118,33 @@ pub(super) fn rooflines(results: &Results) -> Table {
     }
 }
 
+pub(super) fn in_mb(bytes: Option<u64>) -> Option<f64> {
+    bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
+}
+
+/// Peak, and in use at its end, of the samples and of each phase of a workload.
+pub(super) fn phases(seen: &Observation) -> Vec<(&'static str, &Figure, &Figure)> {
+    let samples = ("samples", &seen.memory.peak, &seen.memory.current);
+    let phases = seen.memory_by_phase.iter().map(|it| (phase_name(it.phase), &it.peak, &it.current));
+    [samples].into_iter().chain(phases).collect()
+}
+
 /// Memory of every workload, by phase.
 pub(super) fn memory(results: &Results) -> Table {
-    let in_mb = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
     let mb = |figure: &Figure| or_missing(in_mb(figure.bytes), megabytes);
     let mut rows = Vec::new();
     for cell in &results.cells {
         for seen in cell.workloads().first_rounds() {
-            let row = |phase: String, peak: &Figure, current: &Figure| {
-                vec![cell.spec.label(), seen.workload.to_string(), phase, mb(peak), mb(current), peak.source.clone()]
-            };
-            let predicted = [
+            let mut predicted = [
                 in_mb(seen.predicted_peak_bytes).map_or_else(String::new, megabytes),
                 seen.prediction_error_percent().map_or_else(String::new, percent),
             ];
-            let samples = row("samples".to_owned(), &seen.memory.peak, &seen.memory.current);
-            rows.push(samples.into_iter().chain(predicted).collect());
-            rows.extend(seen.memory_by_phase.iter().map(|phase| {
-                let read = row(phase_name(phase.phase).to_owned(), &phase.peak, &phase.current);
-                read.into_iter().chain([String::new(), String::new()]).collect()
-            }));
+            for (phase, peak, current) in phases(seen) {
+                let label = [cell.spec.label(), seen.workload.to_string(), phase.to_owned()];
+                let figures = [mb(peak), mb(current), peak.source.clone()];
+                // The prediction is of the samples, which come first.
+                rows.push(label.into_iter().chain(figures).chain(std::mem::take(&mut predicted)).collect());
+            }
         }
     }
     let header = ["cell", "workload", "phase", "peak", "at its end", "source", "predicted", "off by"]

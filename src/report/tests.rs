@@ -24,14 +24,16 @@ fn samples_that_ended_before_their_count_are_told_of() {
         [console::summary(&results, Style::default()), markdown::document(&results), csv::lines(&results)]
     };
     let early = shown(Ending::NarrowEnough);
-    for (text, part) in
-        early.iter().zip(["training: 2 samples, ended by narrow enough", "| 2, narrow enough |", ",narrow enough,"])
-    {
+    for (text, part) in early.iter().zip([
+        "training: sampling ended before its count: narrow enough; 2 taken",
+        "| 2, narrow enough |",
+        ",narrow enough,",
+    ]) {
         assert!(text.contains(part), "{text}");
     }
     let [console, markdown, csv] = shown(Ending::Count);
     assert!(
-        !console.contains("ended by") && !markdown.contains("count") && csv.contains(",count,"),
+        !console.contains("ended before") && !markdown.contains("2, count") && csv.contains(",count,"),
         "{console}{markdown}{csv}"
     );
 }

@@ -97,7 +97,7 @@ fn page(results: &str) -> String {
 #[test]
 fn reports_show_in_light_in_dark_and_on_a_phone() {
     let Some(browser) = browser() else { return };
-    for results in ["default_flex_rounds.json", "tuning_llvmpipe.json"] {
+    for results in ["default_flex_rounds.json", "tuning_llvmpipe.json", "cuda_h100.json"] {
         let html = page(results);
         for (width, dark) in [(SCREEN, false), (SCREEN, true), (PHONE, false), (PHONE, true)] {
             let seen = seen(&browser, &html, width, dark);

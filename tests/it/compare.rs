@@ -83,7 +83,7 @@ fn a_results_file_becomes_a_report() {
 #[test]
 fn shells_and_man_know_the_commands() {
     let world = World::new();
-    for (arguments, part) in [(&["completions", "bash"][..], "compare"), (&["man"][..], ".TH burnmark")] {
+    for (arguments, part) in [(&["completions", "bash"][..], "peaks"), (&["man"][..], "burnmark\\-peaks")] {
         let (code, out, _) = ran(&mut world.burnmark(arguments));
         assert_eq!(code, 0);
         assert!(out.contains(part), "{arguments:?}");

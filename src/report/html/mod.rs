@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::Style;
 use super::tables::{self, Table};
-use crate::record::{CellRecord, Metric, PeaksRecord, Results};
+use crate::record::{CellRecord, Metric, PairRecord, PeaksRecord, Results};
+use crate::spec::Observation;
 
 const TEMPLATE: &str = include_str!("report.html.jinja");
 
@@ -28,10 +29,12 @@ struct Page<'a> {
     command: String,
     summary: String,
     comparisons: Table,
+    intervals: Vec<Chart>,
     times: Table,
     rooflines: Table,
     roofs: Vec<Chart>,
     memory: Table,
+    phases: Vec<Chart>,
     ladders: Vec<Table>,
     ledger: Vec<Table>,
     distributions: Vec<Chart>,
@@ -63,10 +66,12 @@ pub fn page(results: &Results) -> String {
         command: results.command.join(" "),
         summary: super::console::summary(results, Style::default()),
         comparisons: tables::comparisons(results),
+        intervals: intervals(results),
         times: tables::times(results),
         rooflines: tables::rooflines(results),
         roofs: roofs(results),
         memory: tables::memory(results),
+        phases: phases(results),
         ladders: tables::ladders(results),
         ledger: tables::ledger(results),
         distributions: distributions(results),
@@ -79,6 +84,47 @@ pub fn page(results: &Results) -> String {
         experiment: serde_json::to_string_pretty(&results.experiment).expect("JSON stays JSON"),
     };
     template.render(Serde(page)).expect("the template fits the results") + "\n"
+}
+
+/// The ratios of every pair, all on the same axis.
+fn intervals(results: &Results) -> Vec<Chart> {
+    let of = |pair: &PairRecord| -> Vec<charts::Ratio> {
+        let known = |(name, ratio): &tables::Ratio| {
+            let (ratio, interval) = ratio(&pair.comparison);
+            Some((*name, ratio?, interval))
+        };
+        tables::RATIOS.iter().filter_map(known).collect()
+    };
+    let pairs: Vec<(String, Vec<charts::Ratio>)> =
+        results.comparisons.iter().map(|pair| (pair.label.clone(), of(pair))).collect();
+    let reach = charts::reach(pairs.iter().flat_map(|(_, ratios)| ratios));
+    let chart = |(caption, ratios): (String, Vec<charts::Ratio>)| {
+        Some(Chart { caption, svg: charts::intervals(&ratios, reach)? })
+    };
+    pairs.into_iter().filter_map(chart).collect()
+}
+
+/// Memory of every cell by workload and phase, of the first round.
+fn phases(results: &Results) -> Vec<Chart> {
+    let of = |cell: &CellRecord| -> Vec<charts::Phase> {
+        let named = |seen: &Observation| {
+            tables::phases(seen)
+                .into_iter()
+                .map(|(phase, peak, current)| {
+                    (format!("{}, {phase}", seen.workload), tables::in_mb(peak.bytes), tables::in_mb(current.bytes))
+                })
+                .collect::<Vec<_>>()
+        };
+        cell.workloads().first_rounds().flat_map(named).collect()
+    };
+    let cells: Vec<(String, Vec<charts::Phase>)> =
+        results.cells.iter().map(|cell| (cell.spec.label(), of(cell))).collect();
+    let figures = cells.iter().flat_map(|(_, phases)| phases).flat_map(|(_, peak, current)| [*peak, *current]);
+    let most = figures.flatten().fold(0.0, f64::max);
+    cells
+        .into_iter()
+        .filter_map(|(caption, phases)| Some(Chart { caption, svg: charts::phases(&phases, most)? }))
+        .collect()
 }
 
 /// All samples of every metric, a row a cell.

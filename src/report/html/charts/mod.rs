@@ -1,14 +1,27 @@
 //! Drawings of samples. Lines and letters take the page's own colour, so that they read in light and dark.
 
-use plotters::coord::Shift;
-use plotters::prelude::*;
+mod intervals;
+mod memory;
 
-use crate::record::{CellRecord, PeaksRecord};
-use crate::stats::Sample;
+use plotters::coord::Shift;
+use plotters::coord::combinators::WithKeyPoints;
+use plotters::coord::types::RangedCoordi32;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+pub(super) use intervals::{Ratio, intervals, reach};
+pub(super) use memory::{Phase, phases};
+
+use crate::record::{CellRecord, PeaksRecord, SteadyState};
+use crate::stats::{Classification, Sample};
 
 const WIDTH: u32 = 900;
 const BLUE: RGBColor = RGBColor(0x2f, 0x7d, 0xd1);
 const ORANGE: RGBColor = RGBColor(0xe0, 0x7b, 0x20);
+const GREEN: RGBColor = RGBColor(0x2e, 0x9e, 0x5b);
+const GREY: RGBColor = RGBColor(0x8a, 0x8f, 0x98);
+/// Of axes in charts so low that a share of their height is too small to read.
+const LETTERS: (&str, i32) = ("sans-serif", 12);
 const NS_PER_MS: f64 = 1e6;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -25,6 +38,50 @@ fn drawn(height: u32, draw: impl FnOnce(&Canvas) -> Drawn) -> Option<String> {
     let svg = svg.replace("#000000", "currentColor");
     let size = format!("width=\"{WIDTH}\" height=\"{height}\" ");
     Some(svg.replacen(&size, "role=\"img\" ", 1))
+}
+
+/// Height of a row on an axis of rows; plotters labels whole numbers in words alone.
+const ROW: i32 = 100;
+
+/// An axis of rows.
+fn rows_axis(rows: usize) -> WithKeyPoints<RangedCoordi32> {
+    (-ROW / 2..middle(0, rows) + ROW / 2).with_key_points((0..rows).map(|row| middle(row, rows)).collect())
+}
+
+/// Where a row has its middle; the first is on top.
+fn middle(row: usize, rows: usize) -> i32 {
+    (rows - 1 - row) as i32 * ROW
+}
+
+/// The row whose middle is here.
+fn row_at(place: i32, rows: usize) -> usize {
+    rows - 1 - (place / ROW) as usize
+}
+
+/// Round numbers of an axis: 1, 2 and 5 of every power of ten on a long one, steps of such a number on a short one.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let nice = |from: f64| {
+        let powers = from.log10().floor() as i32..=high.log10().ceil() as i32;
+        powers.flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)))
+    };
+    if high / low >= 5.0 {
+        return nice(low).filter(|tick| *tick >= low && *tick <= high).collect();
+    }
+    let least = (high - low) / 8.0;
+    let step = nice(least).find(|step| *step >= least).unwrap_or(high);
+    let (first, last) = ((low / step).ceil() as i32, (high / step).floor() as i32);
+    (first..=last).map(|count| f64::from(count) * step).collect()
+}
+
+/// Writes to the right of a chart, beside this place of its edge.
+fn beside(canvas: &Canvas, (x, y): (i32, i32), text: String) -> Drawn {
+    let style = TextStyle::from(LETTERS.into_font()).pos(Pos::new(HPos::Left, VPos::Center));
+    Ok(canvas.draw(&Text::new(text, (x + 12, y), style))?)
+}
+
+/// A tick's number, without what binary fractions add to it.
+fn digits(tick: f64) -> String {
+    ((tick * 1e6).round() / 1e6).to_string()
 }
 
 /// The median of times that a results file holds, so that there is at least one and all are finite.
@@ -44,28 +101,24 @@ pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
             .margin(8)
             .x_label_area_size(36)
             .y_label_area_size(300)
-            .build_cartesian_2d(0.0..most * 1.05, -0.5..rows as f64 - 0.5)?;
-        let label = |row: &f64| {
-            let index = row.round();
-            let exact = (row - index).abs() < 1e-6 && index >= 0.0;
-            cells.iter().rev().nth(index as usize).filter(|_| exact).map_or_else(String::new, |(name, _)| name.clone())
-        };
+            .build_cartesian_2d(0.0..most * 1.05, rows_axis(rows))?;
+        let label = |place: &i32| cells[row_at(*place, rows)].0.clone();
         chart
             .configure_mesh()
             .disable_y_mesh()
             .light_line_style(TRANSPARENT)
-            .y_labels(2 * rows + 1)
             .y_label_formatter(&label)
             .x_desc("ms")
             .draw()?;
-        for (row, (_, samples)) in cells.iter().rev().enumerate() {
+        for (row, (_, samples)) in cells.iter().enumerate() {
             // Spread over the row in the order they were taken.
-            let height = |index: usize| row as f64 + (index as f64 / samples.len() as f64 - 0.5) * 0.6;
+            let middle = middle(row, rows);
+            let height = |index: usize| middle + ((index as f64 / samples.len() as f64 - 0.5) * 60.0) as i32;
             chart.draw_series(
                 samples.iter().enumerate().map(|(i, x)| Circle::new((*x, height(i)), 2, BLUE.mix(0.5).filled())),
             )?;
             let median = median(samples);
-            let ends = [(median, row as f64 - 0.4), (median, row as f64 + 0.4)];
+            let ends = [(median, middle - 40), (median, middle + 40)];
             chart.draw_series([PathElement::new(ends, ORANGE.stroke_width(2))])?;
         }
         Ok(())
@@ -73,7 +126,7 @@ pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
 }
 
 /// Warm-up and samples of each workload of a cell in the order they ran; steps that tuning or compiling overlaps with
-/// are marked.
+/// are marked, and the steps of the steady state are shaded.
 pub(super) fn warmup(cell: &CellRecord) -> Vec<(String, String)> {
     let spans: Vec<(u64, u64)> = cell
         .tuning
@@ -99,17 +152,31 @@ pub(super) fn warmup(cell: &CellRecord) -> Vec<(String, String)> {
         if most == 0.0 {
             continue;
         }
+        let (low, high) = (least * 0.9, most * 1.15);
+        let course = SteadyState::of(std::slice::from_ref(seen)).rounds[0];
+        let steady = course.filter(|course| course.classification != Classification::NoSteadyState);
         let svg = drawn(260, |canvas| {
-            let mut chart = ChartBuilder::on(canvas)
-                .margin(8)
-                .x_label_area_size(36)
-                .y_label_area_size(70)
-                .build_cartesian_2d(0.0..times.len() as f64, (least * 0.9..most * 1.1).log_scale())?;
-            chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("step, warm-up first").y_desc("ms").draw()?;
+            let mut chart =
+                ChartBuilder::on(canvas).margin(8).x_label_area_size(36).y_label_area_size(70).build_cartesian_2d(
+                    0.0..times.len() as f64,
+                    (low..high).log_scale().with_key_points(ticks(low, high)),
+                )?;
+            chart
+                .configure_mesh()
+                .light_line_style(TRANSPARENT)
+                .x_label_formatter(&|step| digits(*step))
+                .y_label_formatter(&|ms| digits(*ms))
+                .x_desc("step, warm-up first")
+                .y_desc("ms")
+                .draw()?;
+            if let Some(course) = steady {
+                let corners = [(course.from_step as f64, low), (times.len() as f64, high)];
+                chart.draw_series([Rectangle::new(corners, GREEN.mix(0.15).filled())])?;
+            }
             let points = || times.iter().enumerate().map(|(step, ms)| (step as f64 + 0.5, ms.max(least)));
             chart.draw_series(LineSeries::new(points(), BLUE.mix(0.6)))?;
             let begin = seen.warmup_ns.len() as f64;
-            chart.draw_series([PathElement::new([(begin, least * 0.9), (begin, most * 1.1)], BLACK.mix(0.4))])?;
+            chart.draw_series([PathElement::new([(begin, low), (begin, high)], BLACK.mix(0.4))])?;
             chart.draw_series(points().zip(touched.iter().chain(std::iter::repeat(&false))).map(
                 |(point, touched)| {
                     let color = if *touched { ORANGE } else { BLUE };
@@ -118,7 +185,15 @@ pub(super) fn warmup(cell: &CellRecord) -> Vec<(String, String)> {
             ))?;
             Ok(())
         });
-        curves.extend(svg.map(|svg| (format!("{} (orange: tuning or compiling)", seen.workload), svg)));
+        let begins = match (course, steady) {
+            (None, _) => "too few steps to look for a steady state".to_owned(),
+            (_, None) => "no steady state was reached".to_owned(),
+            (_, Some(course)) => {
+                format!("steady (green) from step {}, {}", course.from_step + 1, course.classification)
+            }
+        };
+        let tuned = if touched.contains(&true) { "; orange: tuning or compiling" } else { "" };
+        curves.extend(svg.map(|svg| (format!("{}: {begins}{tuned}", seen.workload), svg)));
     }
     curves
 }
@@ -181,4 +256,41 @@ pub(super) fn roofline(peaks: &PeaksRecord, marks: &[(String, f64, f64)]) -> Opt
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::fixtures::{observations, planned, record};
+    use crate::spec::Observation;
+
+    #[test]
+    fn the_curve_shows_where_the_steady_state_begins() {
+        let curve = |times: &[u64]| {
+            let seen = Observation {
+                warmup_ns: times[..5].to_vec(),
+                samples_ns: times[5..].to_vec(),
+                ..observations(30, 100).remove(0)
+            };
+            warmup(&record(&planned(), 0, vec![seen], None)).remove(0)
+        };
+        let shaded = format!("opacity=\"0.15\" fill=\"#{:02X}{:02X}{:02X}\"", GREEN.0, GREEN.1, GREEN.2);
+        let step = |ms: u64, step: usize| ms * 1_000_000 + step as u64 % 2 * 1000;
+        let (caption, svg) = curve(&(0..40).map(|i| step(if i < 3 { 30 } else { 10 }, i)).collect::<Vec<_>>());
+        assert_eq!(caption, "training: steady (green) from step 4, warm-up");
+        assert_eq!(svg.matches(&shaded).count(), 1, "{svg}");
+        let (caption, svg) = curve(&(0..40).map(|i| step(if i < 32 { 30 } else { 10 }, i)).collect::<Vec<_>>());
+        assert_eq!(caption, "training: no steady state was reached");
+        assert!(!svg.contains(&shaded), "{svg}");
+        assert!(curve(&[10, 11, 10, 11, 10, 11]).0.contains("too few steps"));
+    }
+
+    #[test]
+    fn ticks_are_round_and_enough() {
+        let shown = |low, high| ticks(low, high).into_iter().map(digits).collect::<Vec<String>>().join(" ");
+        assert_eq!(shown(0.9, 2.1), "1 1.2 1.4 1.6 1.8 2");
+        assert_eq!(shown(0.3, 60.0), "0.5 1 2 5 10 20 50");
+        assert_eq!(shown(0.97, 1.02), "0.97 0.98 0.99 1 1.01 1.02");
+        assert_eq!(shown(195.0, 260.0), "200 210 220 230 240 250 260");
+    }
 }
