@@ -11,7 +11,7 @@ use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, loca
 use serde::{Deserialize, Serialize};
 
 use super::kernels::Tile;
-use super::matrix_kernels::MatrixTile;
+use super::matrices::MatrixTile;
 use super::passes::{Backward, Choice, Forward, Pass};
 use crate::ops::cube::{element, tunes};
 

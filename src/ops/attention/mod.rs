@@ -26,7 +26,7 @@ mod kernels;
 #[cfg(feature = "tch")]
 mod libtorch;
 #[cfg(feature = "cubecl")]
-mod matrix_kernels;
+mod matrices;
 #[cfg(feature = "cubecl")]
 mod packed;
 #[cfg(feature = "cubecl")]

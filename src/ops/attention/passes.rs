@@ -6,7 +6,7 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::kernels::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use super::matrix_kernels::{
+use super::matrices::{
     MatrixTile, PAIR, WIDE, key_gradients_combine, matrix_forward, matrix_key_gradients, matrix_query_gradients,
 };
 use super::packed::Packed;

@@ -1,0 +1,352 @@
+//! The kernels of [`super::cube`] for matrix units: products of 16 x 8 x 16 elements whose registers each unit of a plane
+//! fills and reads itself, so that softmax and its gradient stay in registers (Dao 2023, arXiv:2307.08691).
+//!
+//! A plane of 32 units works on 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
+//! side in each register: of a left factor those of rows `g` and `g + 8` from columns `2 t` and `2 t + 8`; of a right
+//! factor those of column `g` from rows `2 t` and `2 t + 8`; of a sum those of rows `g` and `g + 8` from column `2 t`. Two
+//! sums side by side therefore become a left factor by rounding alone.
+
+#![expect(
+    clippy::range_plus_one,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "slices of a cube's memory take half-open ranges, and registers are passed as the kernel has them"
+)]
+
+mod forward;
+mod gradients;
+
+use cubecl::cmma::{MatrixIdent, MmaDefinition};
+use cubecl::prelude::*;
+
+use super::kernels::{Head, Places, Sizes, key_at, query_at, row_at, value_at};
+
+pub(super) use forward::matrix_forward;
+pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};
+
+/// Rows of a plane, which are those of a left factor and of a sum.
+const ROWS: usize = 16;
+
+/// Columns of a left factor, rows of a right one.
+const DEPTH: usize = 16;
+
+/// Columns of a right factor and of a sum.
+const COLUMNS: usize = 8;
+
+/// Units of a plane.
+pub(super) const PLANE: usize = 32;
+
+/// Elements copied at once, 16 bytes.
+pub(super) const WIDE: usize = 8;
+
+/// Elements in a register.
+pub(super) const PAIR: usize = 2;
+
+/// What one cube works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct MatrixTile {
+    /// Planes of the cube with rows (or keys) of their own, which stay.
+    pub planes: usize,
+    /// Keys (or rows) that pass by a plane at a time.
+    pub passing: usize,
+    /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
+    /// have one plane alone.
+    pub shares: usize,
+    pub sizes: Sizes,
+}
+
+impl MatrixTile {
+    /// Rows (or keys) that stay.
+    pub fn staying(self) -> usize {
+        self.planes * ROWS
+    }
+
+    pub fn units(self) -> usize {
+        self.planes * self.shares * PLANE
+    }
+
+    /// Keys that pass by all planes at a time.
+    fn step(self) -> usize {
+        self.passing * self.shares
+    }
+
+    /// Rows that a cube's memory has room for, of what stays or passes by.
+    fn room(self) -> usize {
+        self.staying().max(self.step())
+    }
+
+    /// Vectors of `count` rows that each unit copies.
+    fn each(self, count: usize) -> usize {
+        (count * self.sizes.head_dim / WIDE).div_ceil(self.units())
+    }
+
+    /// Units that leave what they have to those of the first share.
+    fn givers(self) -> usize {
+        (self.shares - 1) * self.planes * PLANE
+    }
+
+    /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
+    /// banks.
+    fn stride(self) -> usize {
+        self.sizes.head_dim / WIDE + 1
+    }
+
+    /// Left factors in a row's features.
+    fn steps(self) -> usize {
+        self.sizes.head_dim / DEPTH
+    }
+}
+
+/// Rows of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Queries,
+    Results,
+    Keys,
+    Values,
+}
+
+/// A unit's share of `count` rows from `first` on; zeros from `end` on. What is read here may be on its way while other things
+/// are computed, until [`store`] wants it.
+#[cube]
+fn fetch<F: Float, W: Size>(
+    from: &[Vector<F, W>],
+    to: &mut Array<Vector<F, W>>,
+    head: &Head,
+    first: usize,
+    end: usize,
+    at: &Places,
+    #[comptime] part: Part,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        let mut value = Vector::<F, W>::new(F::new(0.0));
+        if row < count && first + row < end {
+            let start = if comptime!(part == Part::Queries) {
+                query_at(head, first + row, at, tile.sizes)
+            } else if comptime!(part == Part::Results) {
+                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+            } else if comptime!(part == Part::Keys) {
+                key_at(head, first + row, at)
+            } else {
+                value_at(head, first + row, at)
+            };
+            value = from[start / WIDE + d];
+        }
+        to[i] = value;
+    }
+}
+
+/// Leaves a unit's share of `count` rows in the cube's memory.
+#[cube]
+fn store<F: Float, W: Size>(
+    from: &Array<Vector<F, W>>,
+    to: &mut Shared<[Vector<F, W>]>,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        if row < count {
+            to[row * comptime!(tile.stride()) + d] = from[i];
+        }
+    }
+}
+
+/// Copies `count` rows from `first` on; zeros from `end` on.
+#[cube]
+fn copy<F: Float, W: Size>(
+    from: &[Vector<F, W>],
+    to: &mut Shared<[Vector<F, W>]>,
+    head: &Head,
+    first: usize,
+    end: usize,
+    at: &Places,
+    #[comptime] part: Part,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let mut rows = Array::<Vector<F, W>>::new(comptime!(tile.each(count)));
+    fetch::<F, W>(from, &mut rows, head, first, end, at, part, count, tile);
+    store::<F, W>(&rows, to, count, tile);
+}
+
+/// The left factor of 16 rows from `row` and 16 features from `16 step`.
+#[cube]
+fn left<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
+}
+
+/// Two right factors side by side, whose columns are 16 rows from `row` and whose rows are 16 features from `16 step`.
+#[cube]
+fn right_across<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + 2 * step + lane / 8 % 2;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
+}
+
+/// Two right factors side by side, whose rows are 16 rows from `row` and whose columns are 16 features from `16 step`.
+#[cube]
+fn right_along<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let lane = UNIT_POS_PLANE as usize;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
+}
+
+/// Adds the products of a left factor with two right ones to the sums from `first` on.
+#[cube]
+fn add_products<F: Float, P: Size>(
+    a: &Array<Vector<F, P>>,
+    b: &Array<Vector<F, P>>,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] first: usize,
+) {
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    #[unroll]
+    for half in 0..2usize {
+        let mut right = Array::<Vector<F, P>>::new(2usize);
+        right[0] = b[2 * half];
+        right[1] = b[2 * half + 1];
+        let at = comptime!(2 * (first + half));
+        let mut before = Array::<Vector<f32, P>>::new(2usize);
+        before[0] = sums[at];
+        before[1] = sums[at + 1];
+        let after = product.execute(a, &right, &before);
+        sums[at] = after[0];
+        sums[at + 1] = after[1];
+    }
+}
+
+/// `count` sums of zero.
+#[cube]
+fn zeros<P: Size>(#[comptime] count: usize) -> Array<Vector<f32, P>> {
+    let mut sums = Array::<Vector<f32, P>>::new(comptime!(2 * count));
+    #[unroll]
+    for i in 0..comptime!(2 * count) {
+        sums[i] = Vector::new(0.0);
+    }
+    sums
+}
+
+/// Two sums side by side, from `2 step` on, as a left factor.
+#[cube]
+fn as_left<F: Float, P: Size>(sums: &Array<Vector<f32, P>>, #[comptime] step: usize) -> Array<Vector<F, P>> {
+    let mut a = Array::<Vector<F, P>>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        a[i] = Vector::cast_from(sums[comptime!(4 * step) + i]);
+    }
+    a
+}
+
+/// Keeps the left factors of this plane's rows.
+#[cube]
+fn keep<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut kept = Array::<Vector<F, P>>::new(comptime!(4 * tile.steps()));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let a = left::<F, W, P>(from, row, step, tile);
+        #[unroll]
+        for i in 0..4usize {
+            kept[4 * step + i] = a[i];
+        }
+    }
+    kept
+}
+
+/// Products of kept rows with the rows that pass by, from `first` of the cube's memory on.
+#[cube]
+fn products<F: Float, W: Size, P: Size>(
+    kept: &Array<Vector<F, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<f32, P>> {
+    let mut sums = zeros::<P>(comptime!(tile.passing / COLUMNS));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let mut a = Array::<Vector<F, P>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            a[i] = kept[4 * step + i];
+        }
+        #[unroll]
+        for two in 0..comptime!(tile.passing / DEPTH) {
+            let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
+            add_products::<F, P>(&a, &b, &mut sums, 2 * two);
+        }
+    }
+    sums
+}
+
+/// Adds `weights`, one for each row that passes by, times these rows to `sums`; they begin at `first` of the cube's memory.
+#[cube]
+fn add_weighed<F: Float, W: Size, P: Size>(
+    weights: &Array<Vector<f32, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] tile: MatrixTile,
+) {
+    #[unroll]
+    for step in 0..comptime!(tile.passing / DEPTH) {
+        let a = as_left::<F, P>(weights, step);
+        #[unroll]
+        for two in 0..comptime!(tile.steps()) {
+            let b = right_along::<F, W, P>(passing, first + step * DEPTH, two, tile);
+            add_products::<F, P>(&a, &b, sums, 2 * two);
+        }
+    }
+}
+
+/// Where a unit of a further share leaves what it has, or a unit of the first finds what the next has; `share` is of the giver.
+#[cube]
+fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
+    let unit = UNIT_POS as usize % comptime!(tile.planes * PLANE);
+    (share - 1) * comptime!(tile.planes * PLANE) + unit
+}
+
+/// Over the four units that share a row.
+#[cube]
+fn row_max(value: f32) -> f32 {
+    let value = max(value, plane_shuffle_xor(value, 1));
+    max(value, plane_shuffle_xor(value, 2))
+}
+
+/// Over the four units that share a row.
+#[cube]
+fn row_sum(value: f32) -> f32 {
+    let value = value + plane_shuffle_xor(value, 1);
+    value + plane_shuffle_xor(value, 2)
+}
