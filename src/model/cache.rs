@@ -66,7 +66,7 @@ impl LayerCache {
         let heads = shared.heads;
         let (qkv, all) = (qkv.packed(), cache.take().expect("left there by the last write"));
         let (queries, written) = match &at.first {
-            First::Known(first) => ops::cache::turn_and_put(qkv, &at.tables, at.row, all, *first, heads),
+            First::Known(first) => ops::cache::turn_and_put(qkv, &at.tables, all, *first, heads),
             First::InTensor(position) => ops::cache::turn_and_put_at(qkv, &at.tables, all, position, heads),
         };
         let (keys, values) = cache.insert(written).clone();

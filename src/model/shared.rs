@@ -28,8 +28,7 @@ pub(super) struct Shared {
 pub(super) struct Place {
     pub first: First,
     pub tables: RopeTables,
-    /// Row of the tables that the first position uses; if its number is in a tensor and [`Shared::turns_into_cache`], that is
-    /// its row.
+    /// Row of the tables that the first position uses, its own number if [`Shared::turns_into_cache`].
     pub row: usize,
 }
 

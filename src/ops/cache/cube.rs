@@ -73,7 +73,6 @@ impl CacheOps for CubeBackend {
         sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        row: usize,
         first: usize,
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
@@ -91,7 +90,6 @@ impl CacheOps for CubeBackend {
             keys,
             values,
             turning.rows(),
-            row,
             first,
             turning.types,
         );
@@ -287,11 +285,10 @@ fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     keys: &mut [Vector<F, N>],
     values: &mut [Vector<F, N>],
     rows: TurnedRows,
-    row: usize,
     first: usize,
     #[define(F, T, A)] _types: [ElemType; 3],
 ) {
-    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, row, first);
+    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, first);
 }
 
 #[cube(launch)]
@@ -307,7 +304,7 @@ fn cache_turn_put_at<F: Float, T: Float, A: Float, I: Int, N: Size>(
     #[define(F, T, A, I)] _types: [ElemType; 4],
 ) {
     let position = u32::cast_from(position[0]) as usize;
-    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, position, position);
+    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, position);
 }
 
 /// A pair of vectors that turns, of a query or of a key, or one vector of a value.
@@ -320,7 +317,6 @@ fn turn_and_write<F: Float, T: Float, A: Float, N: Size>(
     keys: &mut [Vector<F, N>],
     values: &mut [Vector<F, N>],
     rows: TurnedRows,
-    row: usize,
     first: usize,
 ) {
     let head = 2 * rows.half;
@@ -335,7 +331,7 @@ fn turn_and_write<F: Float, T: Float, A: Float, N: Size>(
     let slot = first + in_sequence;
     if unit < pairs {
         let (which, at) = (unit / rows.half, unit % rows.half);
-        let angle = (row + in_sequence) * rows.half + at;
+        let angle = slot * rows.half + at;
         let low = from + which * head + at;
         let (a, b) = (Vector::<A, N>::cast_from(qkv[low]), Vector::<A, N>::cast_from(qkv[low + rows.half]));
         let (c, s) = (Vector::<A, N>::cast_from(cos[angle]), Vector::<A, N>::cast_from(sin[angle]));

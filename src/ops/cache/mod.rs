@@ -64,21 +64,19 @@ pub trait CacheOps: RopeOps {
         generic::put_at::<Self>(qkv, keys, values, position, heads)
     }
 
-    /// As [`Self::put`], queries and keys of position `i` turned before as [`RopeOps::rope`] does with row `row + i` of the tables.
+    /// As [`Self::put`], queries and keys turned before as [`RopeOps::rope`] does, each position with its row of the tables.
     /// The turned queries `[batch, seq, query * head_dim]`, and the caches.
-    #[expect(clippy::too_many_arguments, reason = "all that two operations want")]
-    #[fusion(meta = |qkv, _, _, keys, values, _, _, heads| (queries(qkv, heads), keys.clone(), values.clone()))]
+    #[fusion(meta = |qkv, _, _, keys, values, _, heads| (queries(qkv, heads), keys.clone(), values.clone()))]
     fn turn_and_put(
         qkv: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         keys: FloatTensor<Self>,
         values: FloatTensor<Self>,
-        row: usize,
         first: usize,
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (queries, qkv) = generic::turned::<Self>(qkv, cos, sin, row, heads);
+        let (queries, qkv) = generic::turned::<Self>(qkv, cos, sin, first, heads);
         let (keys, values) = Self::put(qkv, keys, values, first, heads);
         (queries, keys, values)
     }
@@ -133,13 +131,12 @@ pub fn put_at(
     (Tensor::from_dispatch(keys), Tensor::from_dispatch(values))
 }
 
-/// Turned queries `[batch, seq, query * head_dim]`, and the caches with the turned keys and the values; see
-/// [`CacheOps::turn_and_put`].
+/// Turned queries `[batch, seq, query * head_dim]`, and the caches with the turned keys and the values, `tables` beginning at the
+/// first position; see [`CacheOps::turn_and_put`].
 #[must_use]
 pub fn turn_and_put(
     qkv: Tensor<3>,
     tables: &RopeTables,
-    row: usize,
     (keys, values): (Tensor<4>, Tensor<4>),
     first: usize,
     heads: Heads,
@@ -151,7 +148,6 @@ pub fn turn_and_put(
         sin.into_dispatch(),
         keys.into_dispatch(),
         values.into_dispatch(),
-        row,
         first,
         heads,
     );

@@ -80,7 +80,7 @@ fn every_device_turns_on_the_way() {
                 }
             };
             let (qkv, tables, caches) = on(&tested.device);
-            check(turn_and_put(qkv, &tables, first, caches, first, heads));
+            check(turn_and_put(qkv, &tables, caches, first, heads));
             if seq == 1 {
                 let (qkv, tables, caches) = on(&tested.device);
                 let position = Tensor::<1, Int>::from_data([first as i64], &tested.device);

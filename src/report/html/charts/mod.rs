@@ -22,6 +22,8 @@ const GREEN: RGBColor = RGBColor(0x2e, 0x9e, 0x5b);
 const GREY: RGBColor = RGBColor(0x8a, 0x8f, 0x98);
 /// Of axes in charts so low that a share of their height is too small to read.
 const LETTERS: (&str, i32) = ("sans-serif", 12);
+/// Width of a letter of a cell's name, with some room.
+const LETTER: u32 = 7;
 const NS_PER_MS: f64 = 1e6;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -96,11 +98,12 @@ pub(super) fn strips(cells: &[(String, Vec<f64>)]) -> Option<String> {
         return None;
     }
     let rows = cells.len();
+    let longest = cells.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0) as u32;
     drawn(70 + 34 * rows as u32, |canvas| {
         let mut chart = ChartBuilder::on(canvas)
             .margin(8)
             .x_label_area_size(36)
-            .y_label_area_size(300)
+            .y_label_area_size(longest * LETTER)
             .build_cartesian_2d(0.0..most * 1.05, rows_axis(rows))?;
         let label = |place: &i32| cells[row_at(*place, rows)].0.clone();
         chart
