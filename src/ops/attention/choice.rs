@@ -10,9 +10,9 @@ use cubecl::ir::ElemType;
 use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
 use serde::{Deserialize, Serialize};
 
-use super::kernels::Tile;
 use super::matrices::MatrixTile;
 use super::passes::{Backward, Choice, Forward, Pass};
+use super::units::Tile;
 use crate::ops::cube::{element, tunes};
 
 /// One of a device's choices.

@@ -9,10 +9,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use super::decode_kernels::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
-use super::kernels::attention_delta;
+use super::decode::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
 use super::packed::Packed;
 use super::passes::{Backward, Forward};
+use super::units::attention_delta;
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
 use crate::ops::cube::{Team, accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
 

@@ -17,12 +17,10 @@ mod choice;
 #[cfg(feature = "cubecl")]
 mod cube;
 #[cfg(feature = "cubecl")]
-mod decode_kernels;
+mod decode;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
-#[cfg(feature = "cubecl")]
-mod kernels;
 #[cfg(feature = "tch")]
 mod libtorch;
 #[cfg(feature = "cubecl")]
@@ -31,8 +29,12 @@ mod matrices;
 mod packed;
 #[cfg(feature = "cubecl")]
 mod passes;
+#[cfg(feature = "cubecl")]
+mod places;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+#[cfg(feature = "cubecl")]
+mod units;
 
 #[cfg(feature = "cubecl")]
 use burn::backend::fusion::custom::TensorSpec;

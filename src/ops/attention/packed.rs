@@ -3,7 +3,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::Heads;
-use super::kernels::{PlacesLaunch, Sizes};
+use super::places::{PlacesLaunch, Sizes};
 
 /// Sizes, and where heads lie in their buffers, in elements.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::kernels::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
 use super::matrices::{
     MatrixTile, PAIR, WIDE, key_gradients_combine, matrix_forward, matrix_key_gradients, matrix_query_gradients,
 };
 use super::packed::Packed;
+use super::units::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
 use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each};
 
 /// Cubes of the sweep over keys that a processor is to have, and most that share a tile of keys.

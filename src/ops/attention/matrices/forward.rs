@@ -7,7 +7,7 @@ use super::{
     COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, keep, products, row_max, row_sum,
     store, zeros,
 };
-use crate::ops::attention::kernels::{NEVER, Places, from_the_end, head, row_at};
+use crate::ops::attention::places::{NEVER, Places, from_the_end, head, row_at};
 
 /// Attention, and the logarithm of each row's sum of exponentials.
 #[cube(launch)]

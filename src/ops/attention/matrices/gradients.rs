@@ -4,7 +4,7 @@ use cubecl::prelude::*;
 use super::{
     COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, keep, products, store, zeros,
 };
-use crate::ops::attention::kernels::{Places, Sizes, from_the_end, head, head_of, key_at, query_at, row_at, value_at};
+use crate::ops::attention::places::{Places, Sizes, from_the_end, head, head_of, key_at, query_at, row_at, value_at};
 
 /// Gradients of the queries of one tile: all keys they see pass by.
 #[cube(launch)]

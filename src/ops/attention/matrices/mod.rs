@@ -18,7 +18,7 @@ mod gradients;
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
-use super::kernels::{Head, Places, Sizes, key_at, query_at, row_at, value_at};
+use super::places::{Head, Places, Sizes, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
 pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};

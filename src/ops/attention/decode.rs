@@ -5,7 +5,7 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::kernels::NEVER;
+use super::places::NEVER;
 use crate::ops::cube::{Team, cube_max, cube_sum};
 
 /// What one cube of a decode step works on: query heads that share a key-value head, and some of its keys.
