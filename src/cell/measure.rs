@@ -85,7 +85,10 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
             &[("fusion", has.fusion), ("autotune", has.autotune), ("graph capture", has.graph_capture)]
         }
     };
-    let applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    let mut applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    if mode.replays() && has.overlapped_launches {
+        applied.push("overlapped launches");
+    }
     let notes = wanted
         .iter()
         .filter(|(_, has)| !has)

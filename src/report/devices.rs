@@ -122,6 +122,7 @@ mod tests {
             fusion: false,
             autotune: false,
             graph_capture: false,
+            overlapped_launches: false,
             tf32: false,
             mixed: false,
             synchronous: true,

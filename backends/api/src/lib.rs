@@ -57,6 +57,8 @@ pub struct Capabilities {
     pub autotune: bool,
     /// Records a sequence of launches and replays it.
     pub graph_capture: bool,
+    /// A launch gets ready while the one before it ends, which its device can be asked for.
+    pub overlapped_launches: bool,
     /// Rounds the factors of single-precision products to TF32, whose significand has 11 bits.
     pub tf32: bool,
     /// Whether mixed precision is what its devices are made for.
@@ -105,6 +107,8 @@ pub enum Autotune {
 pub struct Setup {
     /// Merge element-wise operations into kernels, where the backend can.
     pub fusion: bool,
+    /// Let a launch get ready while the one before it ends, where the backend can.
+    pub overlap: bool,
     /// Effort on choosing kernels, where the backend does so.
     pub autotune: Autotune,
     /// Folder for what tuning and compiling leave; `None` is the backend's own place.

@@ -19,8 +19,15 @@ pub use store::Store;
 pub use tuning::{Launches, Watch};
 
 /// What every CubeCL device can do.
-pub const CAPABILITIES: Capabilities =
-    Capabilities { fusion: true, autotune: true, graph_capture: false, tf32: false, mixed: false, synchronous: false };
+pub const CAPABILITIES: Capabilities = Capabilities {
+    fusion: true,
+    autotune: true,
+    graph_capture: false,
+    overlapped_launches: false,
+    tf32: false,
+    mixed: false,
+    synchronous: false,
+};
 
 /// Puts a setup into effect for the whole process; a configuration that was read before stays as it is.
 pub fn configure(setup: &Setup) {

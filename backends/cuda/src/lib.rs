@@ -51,6 +51,13 @@ fn held_by_this_process(device: u32) -> Result<u64, String> {
     }
 }
 
+/// Whether the device opened last has programmatic dependent launches, as NVIDIA's have from Hopper on.
+fn overlaps() -> bool {
+    let nvml = Nvml::init().ok();
+    let device = nvml.as_ref().and_then(|nvml| nvml.device_by_index(OPENED.load(Ordering::Relaxed)).ok());
+    device.and_then(|device| device.cuda_compute_capability().ok()).is_some_and(|capability| capability.major >= 9)
+}
+
 impl Backend for Cuda {
     fn name(&self) -> &'static str {
         "cuda"
@@ -83,6 +90,7 @@ impl Backend for Cuda {
     }
 
     fn configure(&self, setup: &Setup) {
+        cubecl::cuda::overlap_launches(setup.overlap);
         cube::configure(setup);
     }
 
@@ -130,7 +138,13 @@ impl Backend for Cuda {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { tf32: true, mixed: true, graph_capture: true, ..cube::CAPABILITIES }
+        Capabilities {
+            tf32: true,
+            mixed: true,
+            graph_capture: true,
+            overlapped_launches: overlaps(),
+            ..cube::CAPABILITIES
+        }
     }
 
     fn memory_sources(&self) -> MemorySources {

@@ -67,6 +67,7 @@ impl Backend for Flex {
             fusion: false,
             autotune: false,
             graph_capture: false,
+            overlapped_launches: false,
             tf32: false,
             mixed: false,
             synchronous: true,

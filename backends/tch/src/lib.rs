@@ -93,6 +93,7 @@ impl Backend for Tch {
             fusion: false,
             autotune: false,
             graph_capture: false,
+            overlapped_launches: false,
             tf32: false,
             mixed: false,
             synchronous: false,

@@ -5,8 +5,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::decode::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
@@ -16,15 +18,16 @@ use super::units::attention_delta;
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
 use crate::ops::cube::{Team, accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
 
-/// Keys a cube works through before others are put beside it. Below, the launch is what costs: each query head has a cube of
-/// its own, and all read the same keys.
-const KEYS_PER_SPLIT: usize = 256;
+/// Keys up to which each query head has a cube of its own: the launch is what costs then, and all read the same keys.
+const ONE_CUBE: usize = 256;
 
-/// Units of a cube that decodes: each scores one key at a time.
-const DECODE_UNITS: usize = 128;
-
-/// Most cubes that share the keys of one key-value head.
+/// Keys of each of the cubes that share more of them, and most such cubes.
+const KEYS_PER_SPLIT: usize = 64;
 const MOST_SPLITS: usize = 64;
+
+/// Units of a cube that decodes, alone or with others; and most bytes of what they put together in its memory.
+const DECODE_UNITS: [usize; 2] = [256, 128];
+const DECODE_BYTES: usize = 16 * 1024;
 
 impl AttentionOps for CubeBackend {
     fn packed_attention(qkv: FloatTensor<Self>, heads: Heads) -> FloatTensor<Self> {
@@ -119,23 +122,14 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
     let out = new_tensor(&queries, [at.batch, 1, at.heads.query * at.head_dim], dtype);
     // By capacity, not by length: shapes and kernels are then the same at every position.
-    let splits = at.capacity.div_ceil(KEYS_PER_SPLIT).clamp(1, MOST_SPLITS);
-    let team = Team::new(&client, DECODE_UNITS);
-    let groups_of_head = if splits == 1 { at.heads.group() } else { 1 };
-    let tile = DecodeTile {
-        team,
-        group: at.heads.group() / groups_of_head,
-        groups: at.heads.key_value * groups_of_head,
-        groups_of_head,
-        head_dim: at.head_dim,
-        splits,
-        split_keys: at.capacity.div_ceil(splits),
-    };
+    let alone = at.capacity <= ONE_CUBE;
+    let splits = if alone { 1 } else { at.capacity.div_ceil(KEYS_PER_SPLIT).min(MOST_SPLITS) };
+    let tile = decode_tile(&client, at, dtype, splits);
     let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
     let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
-    let vector = vector_size(&client, at.head_dim, &[dtype]);
+    let vector = tile.vector;
     let count = CubeCount::new_2d(splits as u32, (at.batch * tile.groups) as u32);
-    let dim = CubeDim::new_1d(team.units as u32);
+    let dim = CubeDim::new_1d(tile.team.units as u32);
     let scale = InputScalar::new(at.scale(), element(wide));
     let (floats, partial_to) = ([element(dtype), element(wide)], partial.clone());
     match newest {
@@ -192,4 +186,24 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
         floats,
     );
     out
+}
+
+/// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
+fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize) -> DecodeTile {
+    let [alone, beside_others] = DECODE_UNITS;
+    let team = Team::new(client, if splits == 1 { alone } else { beside_others });
+    // Without planes every unit has a whole head's sums: few heads and few units then.
+    let groups_of_head = if splits == 1 || team.plane == 1 { at.heads.group() } else { 1 };
+    let most = DECODE_BYTES / (at.head_dim * accumulator(dtype).size());
+    let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
+    DecodeTile {
+        team: Team { plane: team.plane.min(team.units), ..team },
+        group: at.heads.group() / groups_of_head,
+        groups: at.heads.key_value * groups_of_head,
+        groups_of_head,
+        head_dim: at.head_dim,
+        vector: vector_size(client, at.head_dim, &[dtype]),
+        splits,
+        split_keys: at.capacity.div_ceil(splits),
+    }
 }

@@ -6,7 +6,10 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::places::NEVER;
-use crate::ops::cube::{Team, cube_max, cube_sum};
+use crate::ops::cube::{Team, plane_sum_of_every, plane_sum_of_neighbours};
+
+/// Vectors of keys, and as many of values, that a unit asks for before it uses them.
+const IN_FLIGHT: usize = 8;
 
 /// What one cube of a decode step works on: query heads that share a key-value head, and some of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,10 +21,40 @@ pub(super) struct DecodeTile {
     pub groups: usize,
     pub groups_of_head: usize,
     pub head_dim: usize,
+    /// Elements of a vector.
+    pub vector: usize,
     /// Cubes that share the keys of a head.
     pub splits: usize,
     /// Keys of each.
     pub split_keys: usize,
+}
+
+impl DecodeTile {
+    /// Vectors of a head.
+    fn vectors(self) -> usize {
+        self.head_dim / self.vector
+    }
+
+    /// Units that share a key, side by side in a plane.
+    fn sharing(self) -> usize {
+        let most = 1 << self.vectors().trailing_zeros();
+        most.min(self.team.plane)
+    }
+
+    /// Vectors of a key that each of them has.
+    fn each(self) -> usize {
+        self.vectors() / self.sharing()
+    }
+
+    /// Keys that the cube asks for at a time, and as often one after the other.
+    fn at_once(self) -> [usize; 2] {
+        [self.team.units / self.sharing(), (IN_FLIGHT / self.each()).max(1)]
+    }
+
+    /// Parts that are put together through the cube's memory: of planes, or of units where there are none.
+    fn parts(self) -> usize {
+        self.team.units / self.team.plane
+    }
 }
 
 /// Attention of one query for each head, its position known.
@@ -63,6 +96,9 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
 
 /// Attention of a group; of some keys alone `head_dim` sums of weighted values, the sum of weights and the largest score of
 /// each query head, which [`attention_combine`] puts together.
+///
+/// Each unit sees its own keys, or its part of them, with a softmax of its own; what units have is put together at the end,
+/// and nothing waits for anything before.
 #[cube]
 fn decode<F: Float, A: Float, N: Size>(
     queries: &[Vector<F, N>],
@@ -76,143 +112,161 @@ fn decode<F: Float, A: Float, N: Size>(
     scale: A,
     #[comptime] tile: DecodeTile,
 ) {
-    let (group, units) = comptime!((tile.group, tile.team.units));
-    let vector = queries.vector_size();
-    let vectors = comptime!(tile.head_dim / vector);
+    let (group, vectors, vector) = comptime!((tile.group, tile.vectors(), tile.vector));
+    let (sharing, each) = comptime!((tile.sharing(), tile.each()));
+    let (slots, ahead) = comptime!((tile.at_once()[0], tile.at_once()[1]));
     let pair = CUBE_POS_Y as usize;
     let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
     let unit = UNIT_POS as usize;
+    let (slot, place) = (unit / sharing, unit % sharing);
     let first_query = batch * query_row / vector + in_batch * comptime!(group * vectors);
     let first_slot = pair / comptime!(tile.groups_of_head) * capacity;
     let start = CUBE_POS_X as usize * comptime!(tile.split_keys);
     let end = min(start + comptime!(tile.split_keys), newest + 1);
 
-    let mut q = Shared::<[Vector<A, N>]>::new_slice(comptime!(group * vectors));
-    let mut weights = Shared::<[A]>::new_slice(comptime!(group * units));
-    for i in range_stepped(unit, comptime!(group * vectors), units) {
-        q[i] = Vector::cast_from(queries[first_query + i]) * Vector::new(scale);
-    }
-    // Units that sum values: one for each vector of each query head, as often as there are units for.
-    let sets = comptime!((units / (group * vectors)).max(1));
-    let mine = comptime!((group * vectors).div_ceil(units));
-    let mut sums = Array::<Vector<A, N>>::new(mine);
-    #[unroll]
-    for i in 0..mine {
-        sums[i] = Vector::new(A::new(0.0));
-    }
+    let zero = Vector::<A, N>::new(A::new(0.0));
+    let mut q = Array::<Vector<A, N>>::new(comptime!(group * each));
+    let mut sums = Array::<Vector<A, N>>::new(comptime!(group * each));
     let mut largest = Array::<A>::new(group);
     let mut total = Array::<A>::new(group);
     #[unroll]
     for g in 0..group {
         largest[g] = A::new(NEVER);
         total[g] = A::new(0.0);
+        #[unroll]
+        for i in 0..each {
+            let d = place + i * sharing;
+            q[g * each + i] = Vector::cast_from(queries[first_query + g * vectors + d]) * Vector::new(scale);
+            sums[g * each + i] = zero;
+        }
+    }
+    for first in range_stepped(start, end, comptime!(slots * ahead)) {
+        let mut k = Array::<Vector<F, N>>::new(comptime!(ahead * each));
+        let mut v = Array::<Vector<F, N>>::new(comptime!(ahead * each));
+        #[unroll]
+        for a in 0..ahead {
+            let key = first + slot + a * slots;
+            #[unroll]
+            for i in 0..each {
+                let mut of_key = Vector::<F, N>::new(F::new(0.0));
+                let mut of_value = Vector::<F, N>::new(F::new(0.0));
+                if key < end {
+                    let at = (first_slot + key) * vectors + place + i * sharing;
+                    of_key = keys[at];
+                    of_value = values[at];
+                }
+                k[a * each + i] = of_key;
+                v[a * each + i] = of_value;
+            }
+        }
+        #[unroll]
+        for g in 0..group {
+            let mut scores = Array::<A>::new(ahead);
+            let mut new_largest = largest[g];
+            #[unroll]
+            for a in 0..ahead {
+                let mut product = zero;
+                #[unroll]
+                for i in 0..each {
+                    product += Vector::cast_from(k[a * each + i]) * q[g * each + i];
+                }
+                let mut score = plane_sum_of_neighbours::<A>(product.vector_sum(), sharing);
+                // Such a key weighs nothing beside any other; its value is zero.
+                if first + slot + a * slots >= end {
+                    score = A::new(NEVER);
+                }
+                scores[a] = score;
+                new_largest = max(new_largest, score);
+            }
+            let factor = (largest[g] - new_largest).exp();
+            largest[g] = new_largest;
+            let mut weight_sum = total[g] * factor;
+            #[unroll]
+            for i in 0..each {
+                sums[g * each + i] *= Vector::new(factor);
+            }
+            #[unroll]
+            for a in 0..ahead {
+                let weight = (scores[a] - new_largest).exp();
+                weight_sum += weight;
+                #[unroll]
+                for i in 0..each {
+                    sums[g * each + i] += Vector::cast_from(v[a * each + i]) * Vector::new(weight);
+                }
+            }
+            total[g] = weight_sum;
+        }
+    }
+
+    // All units take the cube's largest score for theirs, so that what they have can be added up.
+    let parts = comptime!(tile.parts());
+    let part = unit / comptime!(tile.team.plane);
+    let in_part = unit % comptime!(tile.team.plane);
+    let mut in_parts = Shared::<[A]>::new_slice(comptime!(group * parts));
+    #[unroll]
+    for g in 0..group {
+        let most = if comptime!(tile.team.plane > 1) { plane_max(largest[g]) } else { largest[g] };
+        if in_part == 0 {
+            in_parts[g * parts + part] = most;
+        }
     }
     sync_cube();
-    for first in range_stepped(start, end, units) {
-        let key = first + unit;
-        let mut score = Array::<A>::new(group);
-        #[unroll]
-        for g in 0..group {
-            score[g] = A::new(NEVER);
-        }
-        if key < end {
-            let mut product = Array::<Vector<A, N>>::new(group);
-            #[unroll]
-            for g in 0..group {
-                product[g] = Vector::new(A::new(0.0));
-            }
-            for d in 0..vectors {
-                let k = Vector::<A, N>::cast_from(keys[(first_slot + key) * vectors + d]);
-                #[unroll]
-                for g in 0..group {
-                    product[g] += k * q[g * vectors + d];
-                }
-            }
-            #[unroll]
-            for g in 0..group {
-                score[g] = product[g].vector_sum();
-            }
-        }
-        let count = min(units, end - first);
-        let mut factors = Array::<A>::new(group);
-        #[unroll]
-        for g in 0..group {
-            let new_largest = max(largest[g], cube_max::<A>(score[g], comptime!(tile.team)));
-            let weight = (score[g] - new_largest).exp();
-            factors[g] = (largest[g] - new_largest).exp();
-            largest[g] = new_largest;
-            total[g] = total[g] * factors[g] + cube_sum::<A>(weight, comptime!(tile.team));
-            weights[g * units + unit] = weight;
-        }
-        sync_cube();
-        #[unroll]
-        for i in 0..mine {
-            let place = unit % comptime!(group * vectors) + i * units;
-            let set = unit / comptime!(group * vectors);
-            if place < comptime!(group * vectors) && set < sets {
-                let g = place / vectors;
-                let d = place % vectors;
-                let mut sum = sums[i];
-                #[unroll]
-                for other in 0..group {
-                    if g == other {
-                        sum *= Vector::new(factors[other]);
-                    }
-                }
-                for key in range_stepped(set, count, sets) {
-                    let v = Vector::<A, N>::cast_from(values[(first_slot + first + key) * vectors + d]);
-                    sum += v * Vector::new(weights[g * units + key]);
-                }
-                sums[i] = sum;
-            }
-        }
-        sync_cube();
-    }
-    // Sets are put together.
-    let mut gathered = Shared::<[Vector<A, N>]>::new_slice(comptime!(sets * group * vectors));
+    let mut gathered = Shared::<[Vector<A, N>]>::new_slice(comptime!(parts * group * vectors));
+    let mut totals = Shared::<[A]>::new_slice(comptime!(group * parts));
     #[unroll]
-    for i in 0..mine {
-        let place = unit % comptime!(group * vectors) + i * units;
-        let set = unit / comptime!(group * vectors);
-        if place < comptime!(group * vectors) && set < sets {
-            gathered[set * comptime!(group * vectors) + place] = sums[i];
+    for g in 0..group {
+        let mut most = in_parts[g * parts];
+        for other in 1..parts {
+            most = max(most, in_parts[g * parts + other]);
+        }
+        let factor = (largest[g] - most).exp();
+        largest[g] = most;
+        // Units that share a key count it once.
+        let mine = if place == 0 { total[g] * factor } else { A::new(0.0) };
+        let sum = if comptime!(tile.team.plane > 1) { plane_sum(mine) } else { mine };
+        if in_part == 0 {
+            totals[g * parts + part] = sum;
+        }
+        #[unroll]
+        for i in 0..each {
+            let sum = sums[g * each + i] * Vector::new(factor);
+            let sum = plane_sum_of_every::<A, N>(sum, sharing, comptime!(tile.team.plane));
+            if in_part < sharing {
+                gathered[(part * group + g) * vectors + place + i * sharing] = sum;
+            }
         }
     }
     sync_cube();
     let width = comptime!(tile.head_dim + 2);
-    #[unroll]
-    for i in 0..mine {
-        let place = unit + i * units;
-        if place < comptime!(group * vectors) {
-            let mut sum = gathered[place];
-            #[unroll]
-            for set in 1..sets {
-                sum += gathered[set * comptime!(group * vectors) + place];
+    for i in range_stepped(unit, comptime!(group * vectors), comptime!(tile.team.units)) {
+        let g = i / vectors;
+        let mut sum = gathered[i];
+        for other in 1..parts {
+            sum += gathered[other * comptime!(group * vectors) + i];
+        }
+        if comptime!(tile.splits == 1) {
+            let mut weight = totals[g * parts];
+            for other in 1..parts {
+                weight += totals[g * parts + other];
             }
-            let g = place / vectors;
-            if comptime!(tile.splits == 1) {
-                let mut weight = total[0];
-                #[unroll]
-                for other in 1..group {
-                    if g == other {
-                        weight = total[other];
-                    }
-                }
-                out[pair * comptime!(group * vectors) + place] = Vector::cast_from(sum / Vector::new(weight));
-            } else {
-                let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
-                #[unroll]
-                for j in 0..vector {
-                    partial[to + place % vectors * vector + j] = sum.extract(j);
-                }
+            out[pair * comptime!(group * vectors) + i] = Vector::cast_from(sum / Vector::new(weight));
+        } else {
+            let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
+            #[unroll]
+            for j in 0..vector {
+                partial[to + i % vectors * vector + j] = sum.extract(j);
             }
         }
     }
     if comptime!(tile.splits > 1) && unit == 0 {
         #[unroll]
         for g in 0..group {
+            let mut weight = totals[g * parts];
+            for other in 1..parts {
+                weight += totals[g * parts + other];
+            }
             let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
-            partial[to + comptime!(tile.head_dim)] = total[g];
+            partial[to + comptime!(tile.head_dim)] = weight;
             partial[to + comptime!(tile.head_dim + 1)] = largest[g];
         }
     }
@@ -224,7 +278,7 @@ pub(super) fn attention_combine<F: Float, A: Float>(
     partial: &[A],
     out: &mut [F],
     head_dim: usize,
-    splits: usize,
+    #[comptime] splits: usize,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
     if ABSOLUTE_POS >= out.len() {

@@ -159,6 +159,38 @@ pub(crate) fn cube_sum<A: Float>(value: A, #[comptime] team: Team) -> A {
     }
 }
 
+/// The sum of `value` over `units` units side by side in a plane, a power of two, for each of them. All must call it.
+#[cube]
+pub(crate) fn plane_sum_of_neighbours<A: Float>(value: A, #[comptime] units: usize) -> A {
+    let mut sum = value;
+    #[unroll]
+    for i in 0..comptime!(units.ilog2()) {
+        sum += plane_shuffle_xor(sum, comptime!(1 << i));
+    }
+    sum
+}
+
+/// The sum of `value` over every `apart`th of `units` units of a plane, both powers of two, for each of them. All must call
+/// it.
+#[cube]
+pub(crate) fn plane_sum_of_every<A: Float, N: Size>(
+    value: Vector<A, N>,
+    #[comptime] apart: usize,
+    #[comptime] units: usize,
+) -> Vector<A, N> {
+    let mut sum = value;
+    #[unroll]
+    for i in 0..comptime!((units / apart).ilog2()) {
+        let mut other = sum;
+        #[unroll]
+        for e in 0..sum.vector_size() {
+            other.insert(e, plane_shuffle_xor(sum.extract(e), comptime!((apart << i) as u32)));
+        }
+        sum += other;
+    }
+    sum
+}
+
 /// The largest `value` among all units of the cube, for each of them. All must call it.
 #[cube]
 pub(crate) fn cube_max<A: Float>(value: A, #[comptime] team: Team) -> A {

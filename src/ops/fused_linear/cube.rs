@@ -1,6 +1,6 @@
 //! A matrix-vector product whose cubes each make some columns of the result. Every cube first leaves the rows to be
 //! multiplied in shared memory, normalised or gated on the way; then its units share the weight's rows out, columns side
-//! by side, and add up what they have.
+//! by side, and add up what they have: those of a plane among themselves, planes through shared memory.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -11,7 +11,9 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::FusedLinearOps;
-use crate::ops::cube::{Team, accumulator, cube_sum, element, new_tensor, row_major, rows_and_columns, vector_size};
+use crate::ops::cube::{
+    Team, accumulator, cube_sum, element, new_tensor, plane_sum_of_every, row_major, rows_and_columns, vector_size,
+};
 use crate::ops::linear::{LinearOps, Products};
 use crate::ops::primitive::with_last;
 use crate::ops::rms_norm::RmsNormOps;
@@ -23,17 +25,18 @@ const MOST_ROWS: usize = 4;
 /// Most bytes of shared memory a cube takes; every device has that much.
 const SHARED_BYTES: usize = 40 * 1024;
 
-/// Units of a cube.
-const UNITS: usize = 256;
+/// Cubes wanted, two for each processor of a large device; fewer columns each make more of them.
+const CUBES: usize = 256;
 
-/// Cubes wanted, so that every processor of a large device has one; fewer columns each make more of them.
-const CUBES: usize = 128;
+/// Units wanted in all cubes together, half of what a large device has room for, and fewest and most of one.
+const ALL_UNITS: usize = 128 * 1024;
+const UNITS: [usize; 2] = [128, 1024];
 
-/// Rows of the weight that a unit asks for before it uses the first of them.
+/// Rows of the weight that a unit asks for at once, and again before it uses them.
 const IN_FLIGHT: usize = 4;
 
 /// Fewest and most units that lie side by side along the columns.
-const LANES: [usize; 2] = [2, 32];
+const LANES: [usize; 2] = [2, 8];
 
 /// What becomes of the input before it is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,15 +118,15 @@ impl Product {
         let client = x.client.clone();
         let vector = vector_size(&client, output, &[weight.dtype]);
         let vectors = output / vector;
-        let team = Team::new(&client, UNITS);
-        let bytes = accumulator(x.dtype).size() * rows * (input + team.units * vector);
+        let [fewest, most] = LANES;
+        let lanes = (vectors / CUBES).max(1).next_power_of_two().clamp(fewest, most);
+        let team = Team::new(&client, units(input, lanes, vectors.div_ceil(lanes)));
+        let bytes = accumulator(x.dtype).size() * rows * (input + team.units / bundle(team, lanes) * lanes * vector);
         let (strides, same) = (weight.meta.strides(), x.dtype == weight.dtype && team.units.is_power_of_two());
         let row_major = strides[1] == 1 && strides[0].is_multiple_of(vector);
         if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > SHARED_BYTES || !same || !row_major {
             return None;
         }
-        let [fewest, most] = LANES;
-        let lanes = (vectors / CUBES).next_power_of_two().clamp(fewest, most);
         let form = Form { team, rows, input, lanes, before, adds: false };
         Some(Self { client, form, vector, vectors, row: strides[0] / vector })
     }
@@ -164,6 +167,18 @@ impl Product {
     }
 }
 
+/// Units of a cube: no more than have rows to ask for, nor than there is room for beside the other cubes.
+fn units(input: usize, lanes: usize, cubes: usize) -> usize {
+    let [fewest, most] = UNITS;
+    let busy = (lanes * input.div_ceil(IN_FLIGHT)).next_power_of_two();
+    busy.min(1 << (ALL_UNITS / cubes.max(1)).max(1).ilog2()).clamp(fewest, most)
+}
+
+/// Units, `lanes` side by side, that add up what they have without the cube's memory.
+fn bundle(team: Team, lanes: usize) -> usize {
+    team.plane.max(lanes)
+}
+
 #[cube(launch)]
 fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
     x: &[F],
@@ -179,73 +194,88 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
 ) {
     let (rows, input, lanes, units) = comptime!((form.rows, form.input, form.lanes, form.team.units));
     let unit = UNIT_POS as usize;
+    let (lane, share) = (unit % lanes, unit / lanes);
+    let step = comptime!(units / lanes * IN_FLIGHT);
+    let column = CUBE_POS * lanes + lane;
+    let has_column = column < vectors;
+    // The weight is on its way while the rows are made ready.
+    let mut next = Array::<Vector<F, N>>::new(IN_FLIGHT);
+    ask::<F, N>(weight, &mut next, share, column, has_column, weight_row, form);
     let mut factors = Shared::<[A]>::new_slice(comptime!(rows * input));
     #[unroll]
     for row in 0..rows {
         prepare::<F, W, A>(x, norm, &mut factors, row, eps.get::<A>(), form);
     }
     sync_cube();
-    let (lane, share) = (unit % lanes, unit / lanes);
-    let shares = comptime!(units / lanes);
-    let column = CUBE_POS * lanes + lane;
     let mut sums = Array::<Vector<A, N>>::new(rows);
     #[unroll]
     for row in 0..rows {
         sums[row] = Vector::new(A::new(0.0));
     }
-    if column < vectors {
-        let whole = comptime!(input / (shares * IN_FLIGHT) * shares * IN_FLIGHT);
-        for first in range_stepped(share, whole, comptime!(shares * IN_FLIGHT)) {
-            let mut w = Array::<Vector<F, N>>::new(IN_FLIGHT);
-            #[unroll]
-            for j in 0..IN_FLIGHT {
-                w[j] = weight[(first + comptime!(j * shares)) * weight_row + column];
-            }
-            #[unroll]
-            for j in 0..IN_FLIGHT {
-                let i = first + comptime!(j * shares);
+    for first in range_stepped(share, input, step) {
+        let mut w = Array::<Vector<F, N>>::new(IN_FLIGHT);
+        #[unroll]
+        for j in 0..IN_FLIGHT {
+            w[j] = next[j];
+        }
+        ask::<F, N>(weight, &mut next, first + step, column, has_column, weight_row, form);
+        #[unroll]
+        for j in 0..IN_FLIGHT {
+            let i = first + comptime!(j * units / lanes);
+            if i < input {
                 #[unroll]
                 for row in 0..rows {
                     sums[row] += Vector::<A, N>::cast_from(w[j]) * Vector::new(factors[row * input + i]);
                 }
             }
         }
-        for i in range_stepped(whole + share, input, shares) {
-            let w = Vector::<A, N>::cast_from(weight[i * weight_row + column]);
-            #[unroll]
-            for row in 0..rows {
-                sums[row] += w * Vector::new(factors[row * input + i]);
-            }
-        }
     }
-    let mut parts = Shared::<[Vector<A, N>]>::new_slice(comptime!(rows * units));
+    let bundle = comptime!(bundle(form.team, lanes));
+    let bundles = comptime!(units / bundle);
+    let mut parts = Shared::<[Vector<A, N>]>::new_slice(comptime!(rows * bundles * lanes));
     #[unroll]
     for row in 0..rows {
-        parts[row * units + unit] = sums[row];
+        let sum = plane_sum_of_every::<A, N>(sums[row], lanes, bundle);
+        if unit % bundle < lanes {
+            parts[(row * bundles + unit / bundle) * lanes + lane] = sum;
+        }
     }
     sync_cube();
-    let mut width = comptime!(shares / 2).runtime();
-    while width > 0 {
-        if share < width {
-            #[unroll]
-            for row in 0..rows {
-                let other = parts[row * units + unit + width * lanes];
-                parts[row * units + unit] += other;
-            }
-        }
-        sync_cube();
-        width /= 2;
-    }
-    if share == 0 && column < vectors {
+    if unit < lanes && has_column {
         #[unroll]
         for row in 0..rows {
             let at = row * vectors + column;
-            let mut sum = parts[row * units + unit];
+            let mut sum = parts[row * bundles * lanes + lane];
+            for other in 1..bundles {
+                sum += parts[(row * bundles + other) * lanes + lane];
+            }
             if comptime!(form.adds) {
                 sum += Vector::cast_from(residual[at]);
             }
             y[at] = Vector::cast_from(sum);
         }
+    }
+}
+
+/// Asks for some rows of the weight, from `first` on as far apart as this unit's are.
+#[cube]
+fn ask<F: Float, N: Size>(
+    weight: &[Vector<F, N>],
+    to: &mut Array<Vector<F, N>>,
+    first: usize,
+    column: usize,
+    has_column: bool,
+    weight_row: usize,
+    #[comptime] form: Form,
+) {
+    #[unroll]
+    for j in 0..IN_FLIGHT {
+        let i = first + comptime!(j * form.team.units / form.lanes);
+        let mut w = Vector::<F, N>::new(F::new(0.0));
+        if has_column && i < form.input {
+            w = weight[i * weight_row + column];
+        }
+        to[j] = w;
     }
 }
 

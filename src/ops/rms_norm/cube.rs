@@ -191,16 +191,26 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     }
     let first_row = part * rows_each;
     let end_row = min(first_row + rows_each, rows);
+    let mut next_x = Array::<Vector<F, N>>::new(vectors_each);
+    let mut next_dy = Array::<Vector<F, N>>::new(vectors_each);
+    ask::<F, N>(x, &mut next_x, first_row, end_row, vectors, vectors_each, team);
+    ask::<F, N>(gradient, &mut next_dy, first_row, end_row, vectors, vectors_each, team);
     for row in first_row..end_row {
-        let first = row * vectors;
+        let mut values = Array::<Vector<A, N>>::new(vectors_each);
+        let mut dys = Array::<Vector<A, N>>::new(vectors_each);
         let mut squares = zero;
         let mut products = zero;
-        for at in range_stepped(UNIT_POS as usize, vectors, comptime!(team.units)) {
-            let value = Vector::<A, N>::cast_from(x[first + at]);
-            let scaled = Vector::<A, N>::cast_from(gradient[first + at]) * Vector::cast_from(weight[at]);
+        #[unroll]
+        for i in 0..vectors_each {
+            let (value, dy) = (Vector::<A, N>::cast_from(next_x[i]), Vector::<A, N>::cast_from(next_dy[i]));
+            let at = min(UNIT_POS as usize + i * comptime!(team.units), vectors - 1);
             squares += value * value;
-            products += scaled * value;
+            products += dy * Vector::cast_from(weight[at]) * value;
+            values[i] = value;
+            dys[i] = dy;
         }
+        ask::<F, N>(x, &mut next_x, row + 1, end_row, vectors, vectors_each, team);
+        ask::<F, N>(gradient, &mut next_dy, row + 1, end_row, vectors, vectors_each, team);
         let squares = cube_sum::<A>(squares.vector_sum(), team);
         let products = cube_sum::<A>(products.vector_sum(), team);
         let r = inverse_rms::<A>(squares, columns, eps);
@@ -210,14 +220,13 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
         for i in 0..vectors_each {
             let at = UNIT_POS as usize + i * comptime!(team.units);
             if at < vectors {
-                let value = Vector::<A, N>::cast_from(x[first + at]);
-                let dy = Vector::<A, N>::cast_from(gradient[first + at]);
-                dw[i] += dy * value * r;
-                let mut slope = dy * Vector::cast_from(weight[at]) * r - value * factor;
+                dw[i] += dys[i] * values[i] * r;
+                let mut slope = dys[i] * Vector::cast_from(weight[at]) * r - values[i] * factor;
+                let to = row * vectors + at;
                 if adds {
-                    slope += Vector::cast_from(past[first + at]);
+                    slope += Vector::cast_from(past[to]);
                 }
-                dx[first + at] = Vector::cast_from(slope);
+                dx[to] = Vector::cast_from(slope);
             }
         }
     }
@@ -227,6 +236,28 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
         if at < vectors {
             partial[part * vectors + at] = dw[i];
         }
+    }
+}
+
+/// Asks for this unit's vectors of a row; zeros beyond the row, and from `end_row` on.
+#[cube]
+fn ask<F: Float, N: Size>(
+    from: &[Vector<F, N>],
+    to: &mut Array<Vector<F, N>>,
+    row: usize,
+    end_row: usize,
+    vectors: usize,
+    #[comptime] vectors_each: usize,
+    #[comptime] team: Team,
+) {
+    #[unroll]
+    for i in 0..vectors_each {
+        let at = UNIT_POS as usize + i * comptime!(team.units);
+        let mut value = Vector::<F, N>::new(F::new(0.0));
+        if at < vectors && row < end_row {
+            value = from[row * vectors + at];
+        }
+        to[i] = value;
     }
 }
 
