@@ -18,7 +18,7 @@ mod gradients;
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
-use super::places::{Head, Places, Sizes, key_at, query_at, row_at, value_at};
+use super::places::{Head, NEVER, Places, Sizes, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
 pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};
@@ -46,6 +46,8 @@ pub(super) const PAIR: usize = 2;
 pub(super) struct MatrixTile {
     /// Planes of the cube with rows (or keys) of their own, which stay.
     pub planes: usize,
+    /// Left factors of 16 rows that stay with a plane: what passes by is read once for all of them.
+    pub lefts: usize,
     /// Keys (or rows) that pass by a plane at a time.
     pub passing: usize,
     /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
@@ -57,7 +59,12 @@ pub(super) struct MatrixTile {
 impl MatrixTile {
     /// Rows (or keys) that stay.
     pub fn staying(self) -> usize {
-        self.planes * ROWS
+        self.planes * self.rows()
+    }
+
+    /// Rows of a plane.
+    fn rows(self) -> usize {
+        self.lefts * ROWS
     }
 
     pub fn units(self) -> usize {
@@ -67,11 +74,6 @@ impl MatrixTile {
     /// Keys that pass by all planes at a time.
     fn step(self) -> usize {
         self.passing * self.shares
-    }
-
-    /// Rows that a cube's memory has room for, of what stays or passes by.
-    fn room(self) -> usize {
-        self.staying().max(self.step())
     }
 
     /// Vectors of `count` rows that each unit copies.
@@ -90,9 +92,22 @@ impl MatrixTile {
         self.sizes.head_dim / WIDE + 1
     }
 
+    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, of which one step is worked on
+    /// while the next arrives, and for what givers leave.
+    pub fn memory(self, matrices: usize) -> usize {
+        let rows = matrices * self.staying() + 2 * 2 * self.step();
+        let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
+        rows * self.stride() * 16 + 4 * given
+    }
+
     /// Left factors in a row's features.
     fn steps(self) -> usize {
         self.sizes.head_dim / DEPTH
+    }
+
+    /// Where sums hold column block `column` of `columns` of a unit's row `2 left + half`.
+    fn sum(self, row: usize, column: usize, columns: usize) -> usize {
+        2 * (row / 2 * columns + column) + row % 2
     }
 }
 
@@ -141,11 +156,12 @@ fn fetch<F: Float, W: Size>(
     }
 }
 
-/// Leaves a unit's share of `count` rows in the cube's memory.
+/// Leaves a unit's share of `count` rows in the cube's memory, from row `begin` on.
 #[cube]
 fn store<F: Float, W: Size>(
     from: &Array<Vector<F, W>>,
     to: &mut Shared<[Vector<F, W>]>,
+    begin: usize,
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
@@ -155,16 +171,17 @@ fn store<F: Float, W: Size>(
         let place = UNIT_POS as usize + comptime!(i * tile.units());
         let (row, d) = (place / vectors, place % vectors);
         if row < count {
-            to[row * comptime!(tile.stride()) + d] = from[i];
+            to[(begin + row) * comptime!(tile.stride()) + d] = from[i];
         }
     }
 }
 
-/// Copies `count` rows from `first` on; zeros from `end` on.
+/// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on.
 #[cube]
 fn copy<F: Float, W: Size>(
     from: &[Vector<F, W>],
     to: &mut Shared<[Vector<F, W>]>,
+    begin: usize,
     head: &Head,
     first: usize,
     end: usize,
@@ -175,12 +192,12 @@ fn copy<F: Float, W: Size>(
 ) {
     let mut rows = Array::<Vector<F, W>>::new(comptime!(tile.each(count)));
     fetch::<F, W>(from, &mut rows, head, first, end, at, part, count, tile);
-    store::<F, W>(&rows, to, count, tile);
+    store::<F, W>(&rows, to, begin, count, tile);
 }
 
 /// The left factor of 16 rows from `row` and 16 features from `16 step`.
 #[cube]
-fn left<F: Float, W: Size, P: Size>(
+fn left_factor<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
     row: usize,
     step: usize,
@@ -220,27 +237,37 @@ fn right_along<F: Float, W: Size, P: Size>(
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
 }
 
-/// Adds the products of a left factor with two right ones to the sums from `first` on.
+/// Adds the products of left factors with two right ones to the sums from column block `first` of `columns` on.
 #[cube]
 fn add_products<F: Float, P: Size>(
-    a: &Array<Vector<F, P>>,
+    lefts: &Array<Vector<F, P>>,
     b: &Array<Vector<F, P>>,
     sums: &mut Array<Vector<f32, P>>,
     #[comptime] first: usize,
+    #[comptime] columns: usize,
+    #[comptime] tile: MatrixTile,
 ) {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     #[unroll]
-    for half in 0..2usize {
-        let mut right = Array::<Vector<F, P>>::new(2usize);
-        right[0] = b[2 * half];
-        right[1] = b[2 * half + 1];
-        let at = comptime!(2 * (first + half));
-        let mut before = Array::<Vector<f32, P>>::new(2usize);
-        before[0] = sums[at];
-        before[1] = sums[at + 1];
-        let after = product.execute(a, &right, &before);
-        sums[at] = after[0];
-        sums[at + 1] = after[1];
+    for left in 0..comptime!(tile.lefts) {
+        let mut a = Array::<Vector<F, P>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            a[i] = lefts[4 * left + i];
+        }
+        #[unroll]
+        for half in 0..2usize {
+            let mut right = Array::<Vector<F, P>>::new(2usize);
+            right[0] = b[2 * half];
+            right[1] = b[2 * half + 1];
+            let at = comptime!(tile.sum(2 * left, first + half, columns));
+            let mut before = Array::<Vector<f32, P>>::new(2usize);
+            before[0] = sums[at];
+            before[1] = sums[at + 1];
+            let after = product.execute(&a, &right, &before);
+            sums[at] = after[0];
+            sums[at + 1] = after[1];
+        }
     }
 }
 
@@ -255,59 +282,120 @@ fn zeros<P: Size>(#[comptime] count: usize) -> Array<Vector<f32, P>> {
     sums
 }
 
-/// Two sums side by side, from `2 step` on, as a left factor.
+/// Two sums side by side of each row, from column block `2 step` on, as left factors.
 #[cube]
-fn as_left<F: Float, P: Size>(sums: &Array<Vector<f32, P>>, #[comptime] step: usize) -> Array<Vector<F, P>> {
-    let mut a = Array::<Vector<F, P>>::new(4usize);
+fn as_lefts<F: Float, P: Size>(
+    sums: &Array<Vector<f32, P>>,
+    #[comptime] step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut factors = Array::<Vector<F, P>>::new(comptime!(4 * tile.lefts));
     #[unroll]
-    for i in 0..4usize {
-        a[i] = Vector::cast_from(sums[comptime!(4 * step) + i]);
+    for left in 0..comptime!(tile.lefts) {
+        #[unroll]
+        for i in 0..4usize {
+            let at = comptime!(tile.sum(2 * left, 2 * step, tile.passing / COLUMNS) + i);
+            factors[4 * left + i] = Vector::cast_from(sums[at]);
+        }
     }
-    a
+    factors
 }
 
-/// Keeps the left factors of this plane's rows.
+/// The left factors of a plane's rows, from `row` of the cube's memory on, and 16 features from `16 step`.
+#[cube]
+fn lefts<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut factors = Array::<Vector<F, P>>::new(comptime!(4 * tile.lefts));
+    #[unroll]
+    for left in 0..comptime!(tile.lefts) {
+        let a = left_factor::<F, W, P>(from, row + left * ROWS, step, tile);
+        #[unroll]
+        for i in 0..4usize {
+            factors[4 * left + i] = a[i];
+        }
+    }
+    factors
+}
+
+/// Products of a plane's rows, from `row` of the cube's memory on, with the rows that pass by, from `first` on.
+#[cube]
+fn products<F: Float, W: Size, P: Size>(
+    staying: &Shared<[Vector<F, W>]>,
+    row: usize,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<f32, P>> {
+    let mut sums = zeros::<P>(comptime!(tile.lefts * tile.passing / COLUMNS));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let a = lefts::<F, W, P>(staying, row, step, tile);
+        add_across::<F, W, P>(&a, passing, first, step, &mut sums, tile);
+    }
+    sums
+}
+
+/// Left factors of a plane's rows, to stay in registers.
 #[cube]
 fn keep<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
     row: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
-    let mut kept = Array::<Vector<F, P>>::new(comptime!(4 * tile.steps()));
+    let each = comptime!(4 * tile.lefts);
+    let mut kept = Array::<Vector<F, P>>::new(comptime!(each * tile.steps()));
     #[unroll]
     for step in 0..comptime!(tile.steps()) {
-        let a = left::<F, W, P>(from, row, step, tile);
+        let a = lefts::<F, W, P>(from, row, step, tile);
         #[unroll]
-        for i in 0..4usize {
-            kept[4 * step + i] = a[i];
+        for i in 0..each {
+            kept[each * step + i] = a[i];
         }
     }
     kept
 }
 
-/// Products of kept rows with the rows that pass by, from `first` of the cube's memory on.
+/// [`products`] of rows in registers.
 #[cube]
-fn products<F: Float, W: Size, P: Size>(
+fn kept_products<F: Float, W: Size, P: Size>(
     kept: &Array<Vector<F, P>>,
     passing: &Shared<[Vector<F, W>]>,
     first: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<f32, P>> {
-    let mut sums = zeros::<P>(comptime!(tile.passing / COLUMNS));
+    let each = comptime!(4 * tile.lefts);
+    let mut sums = zeros::<P>(comptime!(tile.lefts * tile.passing / COLUMNS));
     #[unroll]
     for step in 0..comptime!(tile.steps()) {
-        let mut a = Array::<Vector<F, P>>::new(4usize);
+        let mut a = Array::<Vector<F, P>>::new(each);
         #[unroll]
-        for i in 0..4usize {
-            a[i] = kept[4 * step + i];
+        for i in 0..each {
+            a[i] = kept[each * step + i];
         }
-        #[unroll]
-        for two in 0..comptime!(tile.passing / DEPTH) {
-            let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
-            add_products::<F, P>(&a, &b, &mut sums, 2 * two);
-        }
+        add_across::<F, W, P>(&a, passing, first, step, &mut sums, tile);
     }
     sums
+}
+
+/// Adds to `sums` the products of left factors with the rows that pass by, along 16 features from `16 step`.
+#[cube]
+fn add_across<F: Float, W: Size, P: Size>(
+    a: &Array<Vector<F, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    step: usize,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] tile: MatrixTile,
+) {
+    #[unroll]
+    for two in 0..comptime!(tile.passing / DEPTH) {
+        let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
+        add_products::<F, P>(a, &b, sums, 2 * two, comptime!(tile.passing / COLUMNS), tile);
+    }
 }
 
 /// Adds `weights`, one for each row that passes by, times these rows to `sums`; they begin at `first` of the cube's memory.
@@ -321,11 +409,37 @@ fn add_weighed<F: Float, W: Size, P: Size>(
 ) {
     #[unroll]
     for step in 0..comptime!(tile.passing / DEPTH) {
-        let a = as_left::<F, P>(weights, step);
+        let a = as_lefts::<F, P>(weights, step, tile);
         #[unroll]
         for two in 0..comptime!(tile.steps()) {
             let b = right_along::<F, W, P>(passing, first + step * DEPTH, two, tile);
-            add_products::<F, P>(&a, &b, sums, 2 * two);
+            add_products::<F, P>(&a, &b, sums, 2 * two, comptime!(tile.sizes.head_dim / COLUMNS), tile);
+        }
+    }
+}
+
+/// Scores that do not count: of keys, the first of which is `first`, behind the `newest` that a row sees.
+#[cube]
+fn hide<P: Size>(
+    scores: &mut Array<Vector<f32, P>>,
+    first: usize,
+    newest: &Array<usize>,
+    #[comptime] tile: MatrixTile,
+) {
+    let columns = comptime!(tile.passing / COLUMNS);
+    let t = UNIT_POS as usize % 4;
+    #[unroll]
+    for j in 0..comptime!(2 * tile.lefts) {
+        #[unroll]
+        for i in 0..columns {
+            let mut seen = scores[tile.sum(j, i, columns)];
+            #[unroll]
+            for e in 0..2usize {
+                if first + i * COLUMNS + 2 * t + e > newest[j] {
+                    seen.insert(e, NEVER);
+                }
+            }
+            scores[tile.sum(j, i, columns)] = seen;
         }
     }
 }
