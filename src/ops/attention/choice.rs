@@ -25,17 +25,14 @@ enum Candidate {
 }
 
 /// What the tuner is asked about; the first works everywhere.
-const CANDIDATES: [(&str, Candidate); 10] = [
+const CANDIDATES: [(&str, Candidate); 7] = [
     ("attention_units", UNITS),
     ("attention_half_units", Candidate::Units { halved: true }),
-    ("attention_matrices_2_1_32_4", Candidate::Matrices([2, 1, 32, 4])),
-    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2])),
     ("attention_matrices_4_1_32", FEWER_KEYS),
     ("attention_matrices_4_1_64", MORE_KEYS),
+    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2])),
     ("attention_matrices_4_2_32", Candidate::Matrices([4, 2, 32, 1])),
-    ("attention_matrices_2_2_32_2", Candidate::Matrices([2, 2, 32, 2])),
     ("attention_matrices_4_2_32_2", Candidate::Matrices([4, 2, 32, 2])),
-    ("attention_matrices_8_1_32", Candidate::Matrices([8, 1, 32, 1])),
 ];
 
 /// What is taken without asking, the first that fits.

@@ -16,6 +16,9 @@ use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each};
 const CUBES_PER_PROCESSOR: usize = 2;
 const MOST_SPLITS: usize = 8;
 
+/// Most planes of a cube in that sweep: with more, each unit has fewer registers.
+const MOST_KEY_PLANES: usize = 8;
+
 /// What a cube works on at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Choice {
@@ -128,7 +131,7 @@ impl Pass for Backward {
         match choice {
             Choice::Matrices(tile) => {
                 let scale = at.scale() as f32;
-                let key_tile = MatrixTile { lefts: 1, shares: 1, ..tile };
+                let key_tile = tile.of_keys();
                 let splits = key_tile.splits(&client, &at);
                 let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), splits));
                 let work = at.batch * at.seq * at.heads.key_value * 2 * at.head_dim / PAIR;
@@ -250,6 +253,11 @@ impl MatrixTile {
         let fits =
             at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && lefts * passing <= 2 * most && passing <= most;
         (fits && tile.memory(matrices) <= memory && multiplies(client, dtype)).then_some(tile)
+    }
+
+    /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.
+    fn of_keys(self) -> Self {
+        Self { planes: (self.planes * self.lefts * self.shares).min(MOST_KEY_PLANES), lefts: 1, shares: 1, ..self }
     }
 
     /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two

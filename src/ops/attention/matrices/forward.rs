@@ -1,3 +1,5 @@
+#![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -25,9 +27,9 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
 ) {
     let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
     let head = head_in_turn(tile.sizes);
-    let lane = UNIT_POS as usize % PLANE;
+    let lane = UNIT_POS_X as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane = UNIT_POS as usize / PLANE;
+    let plane = UNIT_POS_X as usize / PLANE;
     let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
     let first_row = late_tile_in_turn() * staying;
@@ -63,8 +65,6 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
         let first_mine = first_key + share * comptime!(tile.passing);
         fetch::<F, W>(keys, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
         let mut scores = products::<F, W, P>(&q, plane_row, &k, mine, tile);
-        store::<F, W>(&next, &mut k, there, step, tile);
-        fetch::<F, W>(values, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut scores, first_mine, &newest, tile);
         }
@@ -75,7 +75,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
             let mut mine = NEVER.runtime();
             #[unroll]
             for i in 0..columns {
-                let score = scores[tile.sum(j, i, columns)];
+                let score = scores[tile.score(j, i)];
                 mine = max(mine, max(score.extract(0usize), score.extract(1usize)));
             }
             found[j] = mine;
@@ -90,18 +90,20 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
                 total[j] *= factor;
                 #[unroll]
                 for i in 0..features {
-                    result[tile.sum(j, i, features)] *= Vector::new(factor);
+                    result[tile.result(j, i)] *= Vector::new(factor);
                 }
             }
         }
+        store::<F, W>(&next, &mut k, there, step, tile);
+        fetch::<F, W>(values, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         #[unroll]
         for j in 0..rows {
             let least = -(largest[j] * scale);
             let mut sum = Vector::<f32, P>::new(0.0);
             #[unroll]
             for i in 0..columns {
-                let p = (scores[tile.sum(j, i, columns)] * Vector::new(scale) + Vector::new(least)).exp();
-                scores[tile.sum(j, i, columns)] = p;
+                let p = (scores[tile.score(j, i)] * Vector::new(scale) + Vector::new(least)).exp();
+                scores[tile.score(j, i)] = p;
                 sum += p;
             }
             total[j] += sum.vector_sum();
@@ -141,8 +143,8 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
                     total[j] = total[j] * keep + scores[(rows + j) * givers + from] * add;
                     #[unroll]
                     for i in 0..features {
-                        let more = results[tile.sum(j, i, features) * givers + from] * Vector::new(add);
-                        let place = tile.sum(j, i, features);
+                        let more = results[tile.result(j, i) * givers + from] * Vector::new(add);
+                        let place = tile.result(j, i);
                         result[place] = result[place] * Vector::new(keep) + more;
                     }
                 }
@@ -157,7 +159,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
             let to = row_at(&head, row, &at, tile.sizes);
             #[unroll]
             for i in 0..features {
-                let value = result[tile.sum(j, i, features)] / Vector::new(sum);
+                let value = result[tile.result(j, i)] / Vector::new(sum);
                 out[(to * comptime!(tile.sizes.head_dim) + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
             }
             if t == 0 {

@@ -1,3 +1,5 @@
+#![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -25,9 +27,9 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
 ) {
     let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
     let head = head_in_turn(tile.sizes);
-    let lane = UNIT_POS as usize % PLANE;
+    let lane = UNIT_POS_X as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane = UNIT_POS as usize / PLANE;
+    let plane = UNIT_POS_X as usize / PLANE;
     let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
     let first_row = late_tile_in_turn() * staying;
@@ -66,9 +68,9 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         let first_mine = first_key + share * comptime!(tile.passing);
         fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
         let mut slopes = products::<F, W, P>(&q, plane_row, &k, mine, tile);
+        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         store::<F, W>(&next, &mut k, there, step, tile);
         fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
-        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut slopes, first_mine, &newest, tile);
         }
@@ -76,7 +78,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         for j in 0..rows {
             #[unroll]
             for i in 0..columns {
-                let place = tile.sum(j, i, columns);
+                let place = tile.score(j, i);
                 let p = (slopes[place] * Vector::new(scale) - Vector::new(row_sums[j])).exp();
                 slopes[place] = p * (d_p[place] - Vector::new(row_delta[j]));
             }
@@ -115,7 +117,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
             let to = query_at(&head, row, &at, tile.sizes);
             #[unroll]
             for i in 0..features {
-                let value = d_q[tile.sum(j, i, features)] * Vector::new(scale);
+                let value = d_q[tile.result(j, i)] * Vector::new(scale);
                 d_qkv[(to + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
             }
         }
@@ -141,7 +143,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let (group, staying, passing) = comptime!((tile.sizes.group(), tile.staying(), tile.passing));
     let columns = comptime!(passing / COLUMNS);
     let head = head_in_turn(tile.sizes);
-    let unit = UNIT_POS as usize;
+    let unit = UNIT_POS_X as usize;
     let (g, t) = (unit % PLANE / 4, unit % 4);
     let plane_key = unit / PLANE * ROWS;
     let end_row = at.seq * group;
@@ -181,9 +183,9 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
         let from = row_at(&head, min(first_row + step + unit, end_row - 1), &at, tile.sizes);
         let (next_sum, next_delta) = (sums[from], delta[from]);
         let mut weights = kept_products::<F, W, P>(&k, &q, here, tile);
+        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         store::<F, W>(&next, &mut q, there, passing, tile);
         fetch::<F, W>(gradient, &mut next, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
-        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         if at.past + first_row / group < first_key + staying || first_row + passing > end_row {
             #[unroll]
             for i in 0..columns {

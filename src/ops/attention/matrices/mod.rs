@@ -1,7 +1,7 @@
 //! The kernels of [`super::cube`] for matrix units: products of 16 x 8 x 16 elements whose registers each unit of a plane
 //! fills and reads itself, so that softmax and its gradient stay in registers (Dao 2023, arXiv:2307.08691).
 //!
-//! A plane of 32 units works on 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
+//! A plane of 32 units works on left factors of 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
 //! side in each register: of a left factor those of rows `g` and `g + 8` from columns `2 t` and `2 t + 8`; of a right
 //! factor those of column `g` from rows `2 t` and `2 t + 8`; of a sum those of rows `g` and `g + 8` from column `2 t`. Two
 //! sums side by side therefore become a left factor by rounding alone.
@@ -105,9 +105,14 @@ impl MatrixTile {
         self.sizes.head_dim / DEPTH
     }
 
-    /// Where sums hold column block `column` of `columns` of a unit's row `2 left + half`.
-    fn sum(self, row: usize, column: usize, columns: usize) -> usize {
-        2 * (row / 2 * columns + column) + row % 2
+    /// Where scores have column block `column` of a unit's row `row`, which is `row / 2` of its left factors.
+    fn score(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.passing / COLUMNS) + column) + row % 2
+    }
+
+    /// Where results have it.
+    fn result(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.sizes.head_dim / COLUMNS) + column) + row % 2
     }
 }
 
@@ -137,7 +142,7 @@ fn fetch<F: Float, W: Size>(
     let vectors = comptime!(tile.sizes.head_dim / WIDE);
     #[unroll]
     for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
         let (row, d) = (place / vectors, place % vectors);
         let mut value = Vector::<F, W>::new(F::new(0.0));
         if row < count && first + row < end {
@@ -168,7 +173,7 @@ fn store<F: Float, W: Size>(
     let vectors = comptime!(tile.sizes.head_dim / WIDE);
     #[unroll]
     for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
         let (row, d) = (place / vectors, place % vectors);
         if row < count {
             to[(begin + row) * comptime!(tile.stride()) + d] = from[i];
@@ -205,7 +210,7 @@ fn left_factor<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
 }
 
@@ -219,7 +224,7 @@ fn right_across<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + 2 * step + lane / 8 % 2;
+    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + lane / 8 % 2 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
 }
 
@@ -233,7 +238,7 @@ fn right_along<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
 }
 
@@ -260,7 +265,7 @@ fn add_products<F: Float, P: Size>(
             let mut right = Array::<Vector<F, P>>::new(2usize);
             right[0] = b[2 * half];
             right[1] = b[2 * half + 1];
-            let at = comptime!(tile.sum(2 * left, first + half, columns));
+            let at = comptime!(2 * (left * columns + first + half));
             let mut before = Array::<Vector<f32, P>>::new(2usize);
             before[0] = sums[at];
             before[1] = sums[at + 1];
@@ -294,7 +299,7 @@ fn as_lefts<F: Float, P: Size>(
     for left in 0..comptime!(tile.lefts) {
         #[unroll]
         for i in 0..4usize {
-            let at = comptime!(tile.sum(2 * left, 2 * step, tile.passing / COLUMNS) + i);
+            let at = comptime!(tile.score(2 * left, 2 * step) + i);
             factors[4 * left + i] = Vector::cast_from(sums[at]);
         }
     }
@@ -427,19 +432,19 @@ fn hide<P: Size>(
     #[comptime] tile: MatrixTile,
 ) {
     let columns = comptime!(tile.passing / COLUMNS);
-    let t = UNIT_POS as usize % 4;
+    let t = UNIT_POS_X as usize % 4;
     #[unroll]
     for j in 0..comptime!(2 * tile.lefts) {
         #[unroll]
         for i in 0..columns {
-            let mut seen = scores[tile.sum(j, i, columns)];
+            let mut seen = scores[tile.score(j, i)];
             #[unroll]
             for e in 0..2usize {
                 if first + i * COLUMNS + 2 * t + e > newest[j] {
                     seen.insert(e, NEVER);
                 }
             }
-            scores[tile.sum(j, i, columns)] = seen;
+            scores[tile.score(j, i)] = seen;
         }
     }
 }
@@ -447,7 +452,7 @@ fn hide<P: Size>(
 /// Where a unit of a further share leaves what it has, or a unit of the first finds what the next has; `share` is of the giver.
 #[cube]
 fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
-    let unit = UNIT_POS as usize % comptime!(tile.planes * PLANE);
+    let unit = UNIT_POS_X as usize % comptime!(tile.planes * PLANE);
     (share - 1) * comptime!(tile.planes * PLANE) + unit
 }
 
