@@ -20,26 +20,40 @@ use crate::ops::cube::{element, tunes};
 enum Candidate {
     /// The largest tile of plain units, or one of half its size.
     Units { halved: bool },
-    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `passing` and `shares`.
-    Matrices([usize; 3]),
+    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `lefts`, `passing` and `shares`.
+    Matrices([usize; 4]),
 }
 
 /// What the tuner is asked about; the first works everywhere.
-const CANDIDATES: [(&str, Candidate); 6] = [
+const CANDIDATES: [(&str, Candidate); 7] = [
     ("attention_units", UNITS),
     ("attention_half_units", Candidate::Units { halved: true }),
-    ("attention_matrices_2_32_4", Candidate::Matrices([2, 32, 4])),
-    ("attention_matrices_4_32_2", Candidate::Matrices([4, 32, 2])),
-    ("attention_matrices_4_32", FEWER_KEYS),
-    ("attention_matrices_4_64", MORE_KEYS),
+    ("attention_matrices_4_1_32", FEWER_KEYS),
+    ("attention_matrices_4_1_64", MORE_KEYS),
+    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2])),
+    ("attention_matrices_4_2_32", Candidate::Matrices([4, 2, 32, 1])),
+    ("attention_matrices_4_2_32_2", Candidate::Matrices([4, 2, 32, 2])),
 ];
 
 /// What is taken without asking, the first that fits.
 const GUESSES: [Candidate; 3] = [MORE_KEYS, FEWER_KEYS, UNITS];
 
 const UNITS: Candidate = Candidate::Units { halved: false };
-const FEWER_KEYS: Candidate = Candidate::Matrices([4, 32, 1]);
-const MORE_KEYS: Candidate = Candidate::Matrices([4, 64, 1]);
+const FEWER_KEYS: Candidate = Candidate::Matrices([4, 1, 32, 1]);
+const MORE_KEYS: Candidate = Candidate::Matrices([4, 1, 64, 1]);
+
+/// A tile that tests ask for, where it fits.
+#[cfg(test)]
+pub(super) static FORCED: std::sync::Mutex<Option<[usize; 4]>> = std::sync::Mutex::new(None);
+
+/// Tiles of matrix products that the tuner may choose.
+#[cfg(test)]
+pub(super) fn tiles() -> impl Iterator<Item = [usize; 4]> {
+    CANDIDATES.into_iter().filter_map(|(_, candidate)| match candidate {
+        Candidate::Matrices(tile) => Some(tile),
+        Candidate::Units { .. } => None,
+    })
+}
 
 /// What the answer depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,6 +90,12 @@ pub(super) fn backward(pass: Backward) {
 }
 
 fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
+    #[cfg(test)]
+    if let Some(forced) = *FORCED.lock().unwrap()
+        && let Some(choice) = choice(&pass, Candidate::Matrices(forced))
+    {
+        return pass.launch(choice);
+    }
     if !tunes() {
         let guess = GUESSES.into_iter().find_map(|candidate| choice(&pass, candidate));
         return pass.launch(guess.expect("plain units work everywhere"));
@@ -108,7 +128,7 @@ fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
     let client: &Client = &like.client;
     match candidate {
         Candidate::Units { halved } => Tile::fitting(client, at, like.dtype, P::BUFFERS, halved).map(Choice::Units),
-        Candidate::Matrices(tile) => MatrixTile::of(client, at, like.dtype, tile).map(Choice::Matrices),
+        Candidate::Matrices(tile) => MatrixTile::of(client, at, like.dtype, tile, P::STAYING).map(Choice::Matrices),
     }
 }
 
@@ -121,6 +141,6 @@ fn question<P: Pass>(pass: &P) -> Question {
         queries: at.seq.next_power_of_two(),
         keys: (at.past + at.seq).next_power_of_two(),
         element: element(like.dtype),
-        matrices: MatrixTile::of(&like.client, at, like.dtype, [4, 32, 1]).is_some(),
+        matrices: choice(pass, FEWER_KEYS).is_some(),
     }
 }

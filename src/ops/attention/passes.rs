@@ -16,6 +16,9 @@ use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each};
 const CUBES_PER_PROCESSOR: usize = 2;
 const MOST_SPLITS: usize = 8;
 
+/// Most planes of a cube in that sweep: with more, each unit has fewer registers.
+const MOST_KEY_PLANES: usize = 8;
+
 /// What a cube works on at a time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Choice {
@@ -27,6 +30,8 @@ pub(super) enum Choice {
 pub(super) trait Pass: Clone + Send + Sync + 'static {
     /// Rows of a tile, and of a tile's scores, that plain units keep in a cube's memory.
     const BUFFERS: [usize; 2];
+    /// Matrices whose rows stay with a cube.
+    const STAYING: usize;
 
     /// Sizes, and a tensor of the element type.
     fn places(&self) -> (&Packed, &CubeTensor);
@@ -48,6 +53,7 @@ pub(super) struct Forward {
 
 impl Pass for Forward {
     const BUFFERS: [usize; 2] = [2, 1];
+    const STAYING: usize = 1;
 
     fn places(&self) -> (&Packed, &CubeTensor) {
         (&self.at, &self.queries)
@@ -108,6 +114,7 @@ pub(super) struct Backward {
 
 impl Pass for Backward {
     const BUFFERS: [usize; 2] = [4, 2];
+    const STAYING: usize = 2;
 
     fn places(&self) -> (&Packed, &CubeTensor) {
         (&self.at, &self.qkv)
@@ -124,9 +131,9 @@ impl Pass for Backward {
         match choice {
             Choice::Matrices(tile) => {
                 let scale = at.scale() as f32;
-                let key_tile = MatrixTile { shares: 1, ..tile };
+                let key_tile = tile.of_keys();
                 let splits = key_tile.splits(&client, &at);
-                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(tile.staying(), splits));
+                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), splits));
                 let work = at.batch * at.seq * at.heads.key_value * 2 * at.head_dim / PAIR;
                 let parts = new_tensor(&self.qkv, [if splits > 1 { splits * work * PAIR } else { PAIR }], wide);
                 matrix_query_gradients::launch(
@@ -230,12 +237,27 @@ impl Tile {
 }
 
 impl MatrixTile {
-    /// The tile for a device that multiplies matrices of this type, if it does and heads are of a width it can take.
-    pub fn of(client: &Client, at: &Packed, dtype: DType, [planes, passing, shares]: [usize; 3]) -> Option<Self> {
+    /// The tile for a device that multiplies matrices of this type, if it does, heads are of a width it can take, and a
+    /// cube's memory holds what passes by and what stays, `matrices` of each.
+    pub fn of(
+        client: &Client,
+        at: &Packed,
+        dtype: DType,
+        [planes, lefts, passing, shares]: [usize; 4],
+        matrices: usize,
+    ) -> Option<Self> {
+        let tile = Self { planes, lefts, passing, shares, sizes: at.sizes() };
         // Wider heads leave fewer registers for what passes by.
         let most = if at.head_dim > 64 { 32 } else { 64 };
-        let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && passing <= most;
-        (fits && multiplies(client, dtype)).then_some(Self { planes, passing, shares, sizes: at.sizes() })
+        let memory = client.properties().hardware.max_shared_memory_size;
+        let fits =
+            at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && lefts * passing <= 2 * most && passing <= most;
+        (fits && tile.memory(matrices) <= memory && multiplies(client, dtype)).then_some(tile)
+    }
+
+    /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.
+    fn of_keys(self) -> Self {
+        Self { planes: (self.planes * self.lefts * self.shares).min(MOST_KEY_PLANES), lefts: 1, shares: 1, ..self }
     }
 
     /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two

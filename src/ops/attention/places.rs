@@ -65,6 +65,31 @@ pub(super) fn from_the_end(position: u32, count: u32) -> usize {
     (count - position - 1) as usize
 }
 
+/// The tile a cube works on, where each is shared by all heads and splits before the next: cubes begin in the order of
+/// their numbers, and those that take longest are to begin first.
+#[cube]
+pub(super) fn tile_in_turn() -> usize {
+    CUBE_POS / (CUBE_COUNT_Y * CUBE_COUNT_Z) as usize
+}
+
+/// The same, from the last tile on.
+#[cube]
+pub(super) fn late_tile_in_turn() -> usize {
+    CUBE_COUNT_X as usize - 1 - tile_in_turn()
+}
+
+/// The split of [`tile_in_turn`].
+#[cube]
+pub(super) fn split_in_turn() -> usize {
+    CUBE_POS / CUBE_COUNT_Y as usize % CUBE_COUNT_Z as usize
+}
+
+/// The head of [`tile_in_turn`].
+#[cube]
+pub(super) fn head_in_turn(#[comptime] sizes: Sizes) -> Head {
+    head_of(CUBE_POS % CUBE_COUNT_Y as usize, sizes)
+}
+
 /// Where row `row` of a head's tile begins in the buffer of queries.
 #[cube]
 pub(super) fn query_at(head: &Head, row: usize, at: &Places, #[comptime] sizes: Sizes) -> usize {

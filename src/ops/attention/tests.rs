@@ -96,6 +96,27 @@ fn every_device_agrees() {
     }
 }
 
+/// Each tile of matrix products is right, not only the fastest: ends of sequences, and several steps of keys.
+#[cfg(feature = "cubecl")]
+#[test]
+fn every_tile_agrees() {
+    let cases = [
+        ([2, 37], 16, Heads { query: 2, key_value: 1 }),
+        ([1, 200], 64, Heads { query: 6, key_value: 2 }),
+        ([1, 301], 128, Heads { query: 4, key_value: 1 }),
+    ];
+    for tile in choice::tiles() {
+        *choice::FORCED.lock().unwrap() = Some(tile);
+        for ([batch, seq], head_dim, heads) in cases {
+            let width = heads.packed() * head_dim;
+            assert_everywhere(&[random([batch, seq, width], 1)], true, |x| {
+                attention(x[0].clone().reshape([batch, seq, width]), heads).reshape([-1])
+            });
+        }
+    }
+    *choice::FORCED.lock().unwrap() = None;
+}
+
 /// A cache longer than what one cube works through, its tail never to be read.
 #[test]
 fn every_device_decodes_alike() {

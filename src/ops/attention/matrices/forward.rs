@@ -4,10 +4,13 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, keep, products, row_max, row_sum,
-    store, zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, add_weighed, copy, fetch, gift, hide, products, row_max, row_sum, store,
+    zeros,
 };
-use crate::ops::attention::places::{NEVER, Places, from_the_end, head, row_at};
+use crate::ops::attention::places::{NEVER, Places, head_in_turn, late_tile_in_turn, row_at};
+
+/// How far a score may lie above the largest known one: exponentials then reach a few thousand, which 16 bits still hold.
+const MARGIN: f32 = 8.0;
 
 /// Attention, and the logarithm of each row's sum of exponentials.
 #[cube(launch)]
@@ -22,100 +25,98 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
-    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
-    let columns = comptime!(tile.passing / COLUMNS);
-    let head = head(tile.sizes);
-    let lane = UNIT_POS as usize % PLANE;
+    let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
+    let head = head_in_turn(tile.sizes);
+    let lane = UNIT_POS_X as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane = UNIT_POS as usize / PLANE;
-    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * ROWS);
-    let mine = share * comptime!(tile.passing);
+    let plane = UNIT_POS_X as usize / PLANE;
+    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
-    let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
+    let first_row = late_tile_in_turn() * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
 
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    copy::<F, W>(queries, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
-    sync_cube();
-    let q = keep::<F, W, P>(&k, plane_row, tile);
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    copy::<F, W>(queries, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
+    copy::<F, W>(keys, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
+    copy::<F, W>(values, &mut v, 0, &head, 0, end_key, &at, Part::Values, step, tile);
     sync_cube();
 
-    let mut result = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
-    let mut largest = Array::<f32>::new(2usize);
-    let mut total = Array::<f32>::new(2usize);
-    let mut newest = Array::<usize>::new(2usize);
+    // Of each of a unit's rows, `2 r + j` being row `16 r + 8 j + g` of its plane. No score that does not count comes close
+    // to the first largest ones.
+    let rows = comptime!(2 * tile.lefts);
+    let mut largest = Array::<f32>::new(rows);
+    let mut total = Array::<f32>::new(rows);
+    let mut newest = Array::<usize>::new(rows);
     #[unroll]
-    for j in 0..2usize {
-        largest[j] = NEVER;
+    for j in 0..rows {
+        largest[j] = NEVER / 2.0;
         total[j] = 0.0;
         newest[j] = at.past + (first_row + plane_row + g + 8 * j) / group;
     }
-    let step = comptime!(tile.step());
-    let mut next_keys = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
-    let mut next_values = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
-    fetch::<F, W>(keys, &mut next_keys, &head, 0, end_key, &at, Part::Keys, step, tile);
-    fetch::<F, W>(values, &mut next_values, &head, 0, end_key, &at, Part::Values, step, tile);
+    let (columns, features) = comptime!((tile.passing / COLUMNS, tile.sizes.head_dim / COLUMNS));
+    let mut result = zeros::<P>(comptime!(tile.lefts * features));
+    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
     for first_key in range_stepped(0, end_key, step) {
-        store::<F, W>(&next_keys, &mut k, step, tile);
-        store::<F, W>(&next_values, &mut v, step, tile);
-        sync_cube();
-        fetch::<F, W>(keys, &mut next_keys, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
-        fetch::<F, W>(values, &mut next_values, &head, first_key + step, end_key, &at, Part::Values, step, tile);
-        let mut scores = products::<F, W, P>(&q, &k, mine, tile);
-        #[unroll]
-        for i in 0..comptime!(2 * columns) {
-            scores[i] *= Vector::new(scale);
+        let (here, there) = (first_key / step % 2 * step, (first_key / step + 1) % 2 * step);
+        let mine = here + share * comptime!(tile.passing);
+        let first_mine = first_key + share * comptime!(tile.passing);
+        fetch::<F, W>(keys, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        let mut scores = products::<F, W, P>(&q, plane_row, &k, mine, tile);
+        if first_mine + tile.passing > first_newest + 1 {
+            hide::<P>(&mut scores, first_mine, &newest, tile);
         }
-        if first_key + mine + tile.passing > first_newest + 1 {
+        let mut found = Array::<f32>::new(rows);
+        let mut grown = false;
+        #[unroll]
+        for j in 0..rows {
+            let mut mine = NEVER.runtime();
             #[unroll]
             for i in 0..columns {
+                let score = scores[tile.score(j, i)];
+                mine = max(mine, max(score.extract(0usize), score.extract(1usize)));
+            }
+            found[j] = mine;
+            grown = grown || (mine - largest[j]) * scale > MARGIN;
+        }
+        if plane_any(grown) {
+            #[unroll]
+            for j in 0..rows {
+                let new_largest = max(largest[j], row_max(found[j]));
+                let factor = ((largest[j] - new_largest) * scale).exp();
+                largest[j] = new_largest;
+                total[j] *= factor;
                 #[unroll]
-                for j in 0..2usize {
-                    let mut seen = scores[2 * i + j];
-                    #[unroll]
-                    for e in 0..2usize {
-                        if first_key + mine + i * COLUMNS + 2 * t + e > newest[j] {
-                            seen.insert(e, NEVER);
-                        }
-                    }
-                    scores[2 * i + j] = seen;
+                for i in 0..features {
+                    result[tile.result(j, i)] *= Vector::new(factor);
                 }
             }
         }
+        store::<F, W>(&next, &mut k, there, step, tile);
+        fetch::<F, W>(values, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         #[unroll]
-        for j in 0..2usize {
-            let mut mine = largest[j];
-            #[unroll]
-            for i in 0..columns {
-                mine = max(mine, max(scores[2 * i + j].extract(0usize), scores[2 * i + j].extract(1usize)));
-            }
-            let new_largest = row_max(mine);
-            let factor = (largest[j] - new_largest).exp();
-            largest[j] = new_largest;
+        for j in 0..rows {
+            let least = -(largest[j] * scale);
             let mut sum = Vector::<f32, P>::new(0.0);
             #[unroll]
             for i in 0..columns {
-                let p = (scores[2 * i + j] - Vector::new(new_largest)).exp();
-                scores[2 * i + j] = p;
+                let p = (scores[tile.score(j, i)] * Vector::new(scale) + Vector::new(least)).exp();
+                scores[tile.score(j, i)] = p;
                 sum += p;
             }
-            total[j] = total[j] * factor + sum.vector_sum();
-            #[unroll]
-            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
-                result[2 * i + j] *= Vector::new(factor);
-            }
+            total[j] += sum.vector_sum();
         }
         add_weighed::<F, W, P>(&scores, &v, mine, &mut result, tile);
+        store::<F, W>(&next, &mut v, there, step, tile);
         sync_cube();
     }
     if comptime!(tile.shares > 1) {
-        // Of a row that sees none of its keys a share has sums of nothing, whose largest score is as good as none.
-        let values = comptime!(2 * tile.sizes.head_dim / COLUMNS);
+        let values = comptime!(2 * tile.lefts * features);
         let givers = comptime!(tile.givers());
         let mut results = Shared::<[Vector<f32, P>]>::new_slice(comptime!(values * givers));
-        let mut scores = Shared::<[f32]>::new_slice(comptime!(4 * givers));
+        let mut scores = Shared::<[f32]>::new_slice(comptime!(2 * rows * givers));
         if share > 0 {
             let to = gift(share, tile);
             #[unroll]
@@ -123,9 +124,9 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
                 results[i * givers + to] = result[i];
             }
             #[unroll]
-            for j in 0..2usize {
+            for j in 0..rows {
                 scores[j * givers + to] = largest[j];
-                scores[(2 + j) * givers + to] = total[j];
+                scores[(rows + j) * givers + to] = total[j];
             }
         }
         sync_cube();
@@ -134,34 +135,35 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
             for giver in 1..comptime!(tile.shares) {
                 let from = gift(giver, tile);
                 #[unroll]
-                for j in 0..2usize {
+                for j in 0..rows {
                     let (theirs, mine) = (scores[j * givers + from], largest[j]);
                     let both = max(mine, theirs);
-                    let (keep, add) = ((mine - both).exp(), (theirs - both).exp());
+                    let (keep, add) = (((mine - both) * scale).exp(), ((theirs - both) * scale).exp());
                     largest[j] = both;
-                    total[j] = total[j] * keep + scores[(2 + j) * givers + from] * add;
+                    total[j] = total[j] * keep + scores[(rows + j) * givers + from] * add;
                     #[unroll]
-                    for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
-                        let more = results[(2 * i + j) * givers + from] * Vector::new(add);
-                        result[2 * i + j] = result[2 * i + j] * Vector::new(keep) + more;
+                    for i in 0..features {
+                        let more = results[tile.result(j, i) * givers + from] * Vector::new(add);
+                        let place = tile.result(j, i);
+                        result[place] = result[place] * Vector::new(keep) + more;
                     }
                 }
             }
         }
     }
     #[unroll]
-    for j in 0..2usize {
+    for j in 0..rows {
         let sum = row_sum(total[j]);
         let row = first_row + plane_row + g + 8 * j;
         if row < end_row && share == 0 {
             let to = row_at(&head, row, &at, tile.sizes);
             #[unroll]
-            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
-                let value = result[2 * i + j] / Vector::new(sum);
+            for i in 0..features {
+                let value = result[tile.result(j, i)] / Vector::new(sum);
                 out[(to * comptime!(tile.sizes.head_dim) + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
             }
             if t == 0 {
-                sums[to] = largest[j] + sum.ln();
+                sums[to] = largest[j] * scale + sum.ln();
             }
         }
     }

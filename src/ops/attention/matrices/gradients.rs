@@ -1,10 +1,16 @@
+#![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, keep, products, store, zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, hide, keep, kept_products, products,
+    store, zeros,
 };
-use crate::ops::attention::places::{Places, Sizes, from_the_end, head, head_of, key_at, query_at, row_at, value_at};
+use crate::ops::attention::places::{
+    NEVER, Places, Sizes, head_in_turn, head_of, key_at, late_tile_in_turn, query_at, row_at, split_in_turn,
+    tile_in_turn, value_at,
+};
 
 /// Gradients of the queries of one tile: all keys they see pass by.
 #[cube(launch)]
@@ -19,33 +25,33 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
-    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
-    let columns = comptime!(tile.passing / COLUMNS);
-    let head = head(tile.sizes);
-    let lane = UNIT_POS as usize % PLANE;
+    let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
+    let head = head_in_turn(tile.sizes);
+    let lane = UNIT_POS_X as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
-    let plane = UNIT_POS as usize / PLANE;
-    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * ROWS);
-    let mine = share * comptime!(tile.passing);
+    let plane = UNIT_POS_X as usize / PLANE;
+    let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
-    let first_row = from_the_end(CUBE_POS_X, CUBE_COUNT_X) * staying;
+    let first_row = late_tile_in_turn() * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
+    let first_newest = at.past + first_row / group;
 
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    copy::<F, W>(qkv, &mut k, &head, first_row, end_row, &at, Part::Queries, staying, tile);
-    copy::<F, W>(gradient, &mut v, &head, first_row, end_row, &at, Part::Results, staying, tile);
-    sync_cube();
-    let q = keep::<F, W, P>(&k, plane_row, tile);
-    let d_out = keep::<F, W, P>(&v, plane_row, tile);
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    copy::<F, W>(qkv, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
+    copy::<F, W>(gradient, &mut d_out, 0, &head, first_row, end_row, &at, Part::Results, staying, tile);
+    copy::<F, W>(qkv, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
+    copy::<F, W>(qkv, &mut v, 0, &head, 0, end_key, &at, Part::Values, step, tile);
     sync_cube();
 
-    let mut d_q = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
-    let mut newest = Array::<usize>::new(2usize);
-    let mut row_sums = Array::<f32>::new(2usize);
-    let mut row_delta = Array::<f32>::new(2usize);
+    let rows = comptime!(2 * tile.lefts);
+    let mut newest = Array::<usize>::new(rows);
+    let mut row_sums = Array::<f32>::new(rows);
+    let mut row_delta = Array::<f32>::new(rows);
     #[unroll]
-    for j in 0..2usize {
+    for j in 0..rows {
         // Rows behind the last are computed like it, and not written.
         let row = min(first_row + plane_row + g + 8 * j, end_row - 1);
         let from = row_at(&head, row, &at, tile.sizes);
@@ -53,39 +59,36 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         row_sums[j] = sums[from];
         row_delta[j] = delta[from];
     }
-    let step = comptime!(tile.step());
-    let mut next_keys = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
-    let mut next_values = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
-    fetch::<F, W>(qkv, &mut next_keys, &head, 0, end_key, &at, Part::Keys, step, tile);
-    fetch::<F, W>(qkv, &mut next_values, &head, 0, end_key, &at, Part::Values, step, tile);
+    let (columns, features) = comptime!((tile.passing / COLUMNS, tile.sizes.head_dim / COLUMNS));
+    let mut d_q = zeros::<P>(comptime!(tile.lefts * features));
+    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
     for first_key in range_stepped(0, end_key, step) {
-        store::<F, W>(&next_keys, &mut k, step, tile);
-        store::<F, W>(&next_values, &mut v, step, tile);
-        sync_cube();
-        fetch::<F, W>(qkv, &mut next_keys, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
-        fetch::<F, W>(qkv, &mut next_values, &head, first_key + step, end_key, &at, Part::Values, step, tile);
-        let mut slopes = products::<F, W, P>(&q, &k, mine, tile);
-        let d_p = products::<F, W, P>(&d_out, &v, mine, tile);
+        let (here, there) = (first_key / step % 2 * step, (first_key / step + 1) % 2 * step);
+        let mine = here + share * comptime!(tile.passing);
+        let first_mine = first_key + share * comptime!(tile.passing);
+        fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        let mut slopes = products::<F, W, P>(&q, plane_row, &k, mine, tile);
+        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
+        store::<F, W>(&next, &mut k, there, step, tile);
+        fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
+        if first_mine + tile.passing > first_newest + 1 {
+            hide::<P>(&mut slopes, first_mine, &newest, tile);
+        }
         #[unroll]
-        for i in 0..columns {
+        for j in 0..rows {
             #[unroll]
-            for j in 0..2usize {
-                let p = (slopes[2 * i + j] * Vector::new(scale) - Vector::new(row_sums[j])).exp();
-                let mut slope = p * (d_p[2 * i + j] - Vector::new(row_delta[j]));
-                #[unroll]
-                for e in 0..2usize {
-                    if first_key + mine + i * COLUMNS + 2 * t + e > newest[j] {
-                        slope.insert(e, 0.0f32);
-                    }
-                }
-                slopes[2 * i + j] = slope;
+            for i in 0..columns {
+                let place = tile.score(j, i);
+                let p = (slopes[place] * Vector::new(scale) - Vector::new(row_sums[j])).exp();
+                slopes[place] = p * (d_p[place] - Vector::new(row_delta[j]));
             }
         }
         add_weighed::<F, W, P>(&slopes, &k, mine, &mut d_q, tile);
+        store::<F, W>(&next, &mut v, there, step, tile);
         sync_cube();
     }
     if comptime!(tile.shares > 1) {
-        let values = comptime!(2 * tile.sizes.head_dim / COLUMNS);
+        let values = comptime!(2 * tile.lefts * features);
         let givers = comptime!(tile.givers());
         let mut parts = Shared::<[Vector<f32, P>]>::new_slice(comptime!(values * givers));
         if share > 0 {
@@ -108,20 +111,21 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         }
     }
     #[unroll]
-    for j in 0..2usize {
+    for j in 0..rows {
         let row = first_row + plane_row + g + 8 * j;
         if row < end_row && share == 0 {
             let to = query_at(&head, row, &at, tile.sizes);
             #[unroll]
-            for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
-                d_qkv[(to + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_q[2 * i + j] * Vector::new(scale));
+            for i in 0..features {
+                let value = d_q[tile.result(j, i)] * Vector::new(scale);
+                d_qkv[(to + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
             }
         }
     }
 }
 
-/// Gradients of the keys and values of one tile: all rows that see them pass by, or every so manieth of a cube that shares
-/// them with `splits - 1` others, whose parts `key_gradients_combine` adds up.
+/// Gradients of the keys and values of one tile, with one left factor to a plane: all rows that see them pass by, or every
+/// so manieth of a cube that shares them with `splits - 1` others, whose parts `key_gradients_combine` adds up.
 #[cube(launch)]
 pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     qkv: &[Vector<F, W>],
@@ -136,22 +140,23 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     #[comptime] splits: usize,
     #[define(F)] _type: ElemType,
 ) {
-    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
-    let columns = comptime!(tile.passing / COLUMNS);
-    let head = head(tile.sizes);
-    let lane = UNIT_POS as usize % PLANE;
-    let (g, t) = (lane / 4, lane % 4);
-    let plane_key = UNIT_POS as usize / PLANE * ROWS;
+    let (group, staying, passing) = comptime!((tile.sizes.group(), tile.staying(), tile.passing));
+    let columns = comptime!(passing / COLUMNS);
+    let head = head_in_turn(tile.sizes);
+    let unit = UNIT_POS_X as usize;
+    let (g, t) = (unit % PLANE / 4, unit % 4);
+    let plane_key = unit / PLANE * ROWS;
     let end_row = at.seq * group;
     let end_key = at.past + at.seq;
-    let first_key = CUBE_POS_X as usize * staying;
+    let first_key = tile_in_turn() * staying;
 
-    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(tile.room() * tile.stride()), 16usize);
-    let mut row_sums = Shared::<[f32]>::new_slice(tile.passing);
-    let mut row_delta = Shared::<[f32]>::new_slice(tile.passing);
-    copy::<F, W>(qkv, &mut q, &head, first_key, end_key, &at, Part::Keys, staying, tile);
-    copy::<F, W>(qkv, &mut d_out, &head, first_key, end_key, &at, Part::Values, staying, tile);
+    let room = comptime!(staying.max(2 * passing) * tile.stride());
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 16usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 16usize);
+    let mut row_sums = Shared::<[f32]>::new_slice(comptime!(2 * passing));
+    let mut row_delta = Shared::<[f32]>::new_slice(comptime!(2 * passing));
+    copy::<F, W>(qkv, &mut q, 0, &head, first_key, end_key, &at, Part::Keys, staying, tile);
+    copy::<F, W>(qkv, &mut d_out, 0, &head, first_key, end_key, &at, Part::Values, staying, tile);
     sync_cube();
     let k = keep::<F, W, P>(&q, plane_key, tile);
     let v = keep::<F, W, P>(&d_out, plane_key, tile);
@@ -160,50 +165,68 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let mut d_k = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
     let mut d_v = zeros::<P>(comptime!(tile.sizes.head_dim / COLUMNS));
     // Earlier rows see none of these keys.
-    let split = CUBE_POS_Z as usize;
-    let start = first_key * group / tile.passing * tile.passing + split * tile.passing;
-    let (passing, step) = comptime!((tile.passing, splits * tile.passing));
-    let mut next_queries = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
-    let mut next_results = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
-    fetch::<F, W>(qkv, &mut next_queries, &head, start, end_row, &at, Part::Queries, passing, tile);
-    fetch::<F, W>(gradient, &mut next_results, &head, start, end_row, &at, Part::Results, passing, tile);
+    let start = (first_key * group / passing + split_in_turn()) * passing;
+    let step = comptime!(splits * passing);
+    let begin = start / step % 2 * passing;
+    copy::<F, W>(qkv, &mut q, begin, &head, start, end_row, &at, Part::Queries, passing, tile);
+    copy::<F, W>(gradient, &mut d_out, begin, &head, start, end_row, &at, Part::Results, passing, tile);
+    let first = row_at(&head, min(start + unit, end_row - 1), &at, tile.sizes);
+    if unit < passing {
+        row_sums[begin + unit] = sums[first];
+        row_delta[begin + unit] = delta[first];
+    }
+    sync_cube();
+    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
     for first_row in range_stepped(start, end_row, step) {
-        store::<F, W>(&next_queries, &mut q, passing, tile);
-        store::<F, W>(&next_results, &mut d_out, passing, tile);
-        for i in range_stepped(UNIT_POS as usize, tile.passing, comptime!(tile.units())) {
-            let from = row_at(&head, min(first_row + i, end_row - 1), &at, tile.sizes);
-            row_sums[i] = sums[from];
-            row_delta[i] = delta[from];
-        }
-        sync_cube();
-        fetch::<F, W>(qkv, &mut next_queries, &head, first_row + step, end_row, &at, Part::Queries, passing, tile);
-        fetch::<F, W>(gradient, &mut next_results, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
-        let mut weights = products::<F, W, P>(&k, &q, 0, tile);
-        let mut slopes = products::<F, W, P>(&v, &d_out, 0, tile);
-        #[unroll]
-        for i in 0..columns {
+        let (here, there) = (first_row / step % 2 * passing, (first_row / step + 1) % 2 * passing);
+        fetch::<F, W>(qkv, &mut next, &head, first_row + step, end_row, &at, Part::Queries, passing, tile);
+        let from = row_at(&head, min(first_row + step + unit, end_row - 1), &at, tile.sizes);
+        let (next_sum, next_delta) = (sums[from], delta[from]);
+        let mut weights = kept_products::<F, W, P>(&k, &q, here, tile);
+        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
+        store::<F, W>(&next, &mut q, there, passing, tile);
+        fetch::<F, W>(gradient, &mut next, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
+        if at.past + first_row / group < first_key + staying || first_row + passing > end_row {
             #[unroll]
-            for j in 0..2usize {
-                let key = first_key + plane_key + g + 8 * j;
-                let mut weight = weights[2 * i + j];
-                let mut slope = slopes[2 * i + j];
+            for i in 0..columns {
                 #[unroll]
-                for e in 0..2usize {
-                    let row = i * COLUMNS + 2 * t + e;
-                    let mut p = (weight.extract(e) * scale - row_sums[row]).exp();
-                    if first_row + row >= end_row || key > at.past + (first_row + row) / group {
-                        p = 0.0f32;
+                for j in 0..2usize {
+                    let key = first_key + plane_key + g + 8 * j;
+                    let mut weight = weights[2 * i + j];
+                    #[unroll]
+                    for e in 0..2usize {
+                        let row = first_row + i * COLUMNS + 2 * t + e;
+                        if row >= end_row || key > at.past + row / group {
+                            weight.insert(e, NEVER);
+                        }
                     }
-                    weight.insert(e, p);
-                    let difference = slope.extract(e) - row_delta[row];
-                    slope.insert(e, p * difference);
+                    weights[2 * i + j] = weight;
                 }
-                weights[2 * i + j] = weight;
-                slopes[2 * i + j] = slope;
             }
         }
-        add_weighed::<F, W, P>(&weights, &d_out, 0, &mut d_v, tile);
-        add_weighed::<F, W, P>(&slopes, &q, 0, &mut d_k, tile);
+        #[unroll]
+        for i in 0..columns {
+            let mut sum = Vector::<f32, P>::new(0.0);
+            let mut mean = Vector::<f32, P>::new(0.0);
+            #[unroll]
+            for e in 0..2usize {
+                sum.insert(e, row_sums[here + i * COLUMNS + 2 * t + e]);
+                mean.insert(e, row_delta[here + i * COLUMNS + 2 * t + e]);
+            }
+            #[unroll]
+            for j in 0..2usize {
+                let p = (weights[2 * i + j] * Vector::new(scale) - sum).exp();
+                weights[2 * i + j] = p;
+                slopes[2 * i + j] = p * (slopes[2 * i + j] - mean);
+            }
+        }
+        add_weighed::<F, W, P>(&weights, &d_out, here, &mut d_v, tile);
+        add_weighed::<F, W, P>(&slopes, &q, here, &mut d_k, tile);
+        store::<F, W>(&next, &mut d_out, there, passing, tile);
+        if unit < passing {
+            row_sums[there + unit] = next_sum;
+            row_delta[there + unit] = next_delta;
+        }
         sync_cube();
     }
     #[unroll]
@@ -219,8 +242,9 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
                     d_qkv[(to_value + i * COLUMNS) / PAIR + t] = Vector::cast_from(d_v[2 * i + j]);
                 }
             } else {
-                let pair = CUBE_POS_Y as usize;
-                let to = ((split * CUBE_COUNT_Y as usize + pair) * end_key + key) * comptime!(2 * tile.sizes.head_dim);
+                let pair = CUBE_POS % CUBE_COUNT_Y as usize;
+                let to = ((split_in_turn() * CUBE_COUNT_Y as usize + pair) * end_key + key)
+                    * comptime!(2 * tile.sizes.head_dim);
                 #[unroll]
                 for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
                     parts[(to + i * COLUMNS) / PAIR + t] = d_k[2 * i + j] * Vector::new(scale);

@@ -1,7 +1,7 @@
 //! The kernels of [`super::cube`] for matrix units: products of 16 x 8 x 16 elements whose registers each unit of a plane
 //! fills and reads itself, so that softmax and its gradient stay in registers (Dao 2023, arXiv:2307.08691).
 //!
-//! A plane of 32 units works on 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
+//! A plane of 32 units works on left factors of 16 rows (or keys). Unit `l` holds, with `g = l / 4` and `t = l % 4`, two elements side by
 //! side in each register: of a left factor those of rows `g` and `g + 8` from columns `2 t` and `2 t + 8`; of a right
 //! factor those of column `g` from rows `2 t` and `2 t + 8`; of a sum those of rows `g` and `g + 8` from column `2 t`. Two
 //! sums side by side therefore become a left factor by rounding alone.
@@ -18,7 +18,7 @@ mod gradients;
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
-use super::places::{Head, Places, Sizes, key_at, query_at, row_at, value_at};
+use super::places::{Head, NEVER, Places, Sizes, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
 pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};
@@ -46,6 +46,8 @@ pub(super) const PAIR: usize = 2;
 pub(super) struct MatrixTile {
     /// Planes of the cube with rows (or keys) of their own, which stay.
     pub planes: usize,
+    /// Left factors of 16 rows that stay with a plane: what passes by is read once for all of them.
+    pub lefts: usize,
     /// Keys (or rows) that pass by a plane at a time.
     pub passing: usize,
     /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
@@ -57,7 +59,12 @@ pub(super) struct MatrixTile {
 impl MatrixTile {
     /// Rows (or keys) that stay.
     pub fn staying(self) -> usize {
-        self.planes * ROWS
+        self.planes * self.rows()
+    }
+
+    /// Rows of a plane.
+    fn rows(self) -> usize {
+        self.lefts * ROWS
     }
 
     pub fn units(self) -> usize {
@@ -67,11 +74,6 @@ impl MatrixTile {
     /// Keys that pass by all planes at a time.
     fn step(self) -> usize {
         self.passing * self.shares
-    }
-
-    /// Rows that a cube's memory has room for, of what stays or passes by.
-    fn room(self) -> usize {
-        self.staying().max(self.step())
     }
 
     /// Vectors of `count` rows that each unit copies.
@@ -90,9 +92,27 @@ impl MatrixTile {
         self.sizes.head_dim / WIDE + 1
     }
 
+    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, of which one step is worked on
+    /// while the next arrives, and for what givers leave.
+    pub fn memory(self, matrices: usize) -> usize {
+        let rows = matrices * self.staying() + 2 * 2 * self.step();
+        let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
+        rows * self.stride() * 16 + 4 * given
+    }
+
     /// Left factors in a row's features.
     fn steps(self) -> usize {
         self.sizes.head_dim / DEPTH
+    }
+
+    /// Where scores have column block `column` of a unit's row `row`, which is `row / 2` of its left factors.
+    fn score(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.passing / COLUMNS) + column) + row % 2
+    }
+
+    /// Where results have it.
+    fn result(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.sizes.head_dim / COLUMNS) + column) + row % 2
     }
 }
 
@@ -122,7 +142,7 @@ fn fetch<F: Float, W: Size>(
     let vectors = comptime!(tile.sizes.head_dim / WIDE);
     #[unroll]
     for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
         let (row, d) = (place / vectors, place % vectors);
         let mut value = Vector::<F, W>::new(F::new(0.0));
         if row < count && first + row < end {
@@ -141,30 +161,32 @@ fn fetch<F: Float, W: Size>(
     }
 }
 
-/// Leaves a unit's share of `count` rows in the cube's memory.
+/// Leaves a unit's share of `count` rows in the cube's memory, from row `begin` on.
 #[cube]
 fn store<F: Float, W: Size>(
     from: &Array<Vector<F, W>>,
     to: &mut Shared<[Vector<F, W>]>,
+    begin: usize,
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
     let vectors = comptime!(tile.sizes.head_dim / WIDE);
     #[unroll]
     for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS as usize + comptime!(i * tile.units());
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
         let (row, d) = (place / vectors, place % vectors);
         if row < count {
-            to[row * comptime!(tile.stride()) + d] = from[i];
+            to[(begin + row) * comptime!(tile.stride()) + d] = from[i];
         }
     }
 }
 
-/// Copies `count` rows from `first` on; zeros from `end` on.
+/// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on.
 #[cube]
 fn copy<F: Float, W: Size>(
     from: &[Vector<F, W>],
     to: &mut Shared<[Vector<F, W>]>,
+    begin: usize,
     head: &Head,
     first: usize,
     end: usize,
@@ -175,12 +197,12 @@ fn copy<F: Float, W: Size>(
 ) {
     let mut rows = Array::<Vector<F, W>>::new(comptime!(tile.each(count)));
     fetch::<F, W>(from, &mut rows, head, first, end, at, part, count, tile);
-    store::<F, W>(&rows, to, count, tile);
+    store::<F, W>(&rows, to, begin, count, tile);
 }
 
 /// The left factor of 16 rows from `row` and 16 features from `16 step`.
 #[cube]
-fn left<F: Float, W: Size, P: Size>(
+fn left_factor<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
     row: usize,
     step: usize,
@@ -188,7 +210,7 @@ fn left<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
 }
 
@@ -202,7 +224,7 @@ fn right_across<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + 2 * step + lane / 8 % 2;
+    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + lane / 8 % 2 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
 }
 
@@ -216,31 +238,41 @@ fn right_along<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + 2 * step + lane / 16;
+    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
 }
 
-/// Adds the products of a left factor with two right ones to the sums from `first` on.
+/// Adds the products of left factors with two right ones to the sums from column block `first` of `columns` on.
 #[cube]
 fn add_products<F: Float, P: Size>(
-    a: &Array<Vector<F, P>>,
+    lefts: &Array<Vector<F, P>>,
     b: &Array<Vector<F, P>>,
     sums: &mut Array<Vector<f32, P>>,
     #[comptime] first: usize,
+    #[comptime] columns: usize,
+    #[comptime] tile: MatrixTile,
 ) {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     #[unroll]
-    for half in 0..2usize {
-        let mut right = Array::<Vector<F, P>>::new(2usize);
-        right[0] = b[2 * half];
-        right[1] = b[2 * half + 1];
-        let at = comptime!(2 * (first + half));
-        let mut before = Array::<Vector<f32, P>>::new(2usize);
-        before[0] = sums[at];
-        before[1] = sums[at + 1];
-        let after = product.execute(a, &right, &before);
-        sums[at] = after[0];
-        sums[at + 1] = after[1];
+    for left in 0..comptime!(tile.lefts) {
+        let mut a = Array::<Vector<F, P>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            a[i] = lefts[4 * left + i];
+        }
+        #[unroll]
+        for half in 0..2usize {
+            let mut right = Array::<Vector<F, P>>::new(2usize);
+            right[0] = b[2 * half];
+            right[1] = b[2 * half + 1];
+            let at = comptime!(2 * (left * columns + first + half));
+            let mut before = Array::<Vector<f32, P>>::new(2usize);
+            before[0] = sums[at];
+            before[1] = sums[at + 1];
+            let after = product.execute(&a, &right, &before);
+            sums[at] = after[0];
+            sums[at + 1] = after[1];
+        }
     }
 }
 
@@ -255,59 +287,120 @@ fn zeros<P: Size>(#[comptime] count: usize) -> Array<Vector<f32, P>> {
     sums
 }
 
-/// Two sums side by side, from `2 step` on, as a left factor.
+/// Two sums side by side of each row, from column block `2 step` on, as left factors.
 #[cube]
-fn as_left<F: Float, P: Size>(sums: &Array<Vector<f32, P>>, #[comptime] step: usize) -> Array<Vector<F, P>> {
-    let mut a = Array::<Vector<F, P>>::new(4usize);
+fn as_lefts<F: Float, P: Size>(
+    sums: &Array<Vector<f32, P>>,
+    #[comptime] step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut factors = Array::<Vector<F, P>>::new(comptime!(4 * tile.lefts));
     #[unroll]
-    for i in 0..4usize {
-        a[i] = Vector::cast_from(sums[comptime!(4 * step) + i]);
+    for left in 0..comptime!(tile.lefts) {
+        #[unroll]
+        for i in 0..4usize {
+            let at = comptime!(tile.score(2 * left, 2 * step) + i);
+            factors[4 * left + i] = Vector::cast_from(sums[at]);
+        }
     }
-    a
+    factors
 }
 
-/// Keeps the left factors of this plane's rows.
+/// The left factors of a plane's rows, from `row` of the cube's memory on, and 16 features from `16 step`.
+#[cube]
+fn lefts<F: Float, W: Size, P: Size>(
+    from: &Shared<[Vector<F, W>]>,
+    row: usize,
+    step: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<F, P>> {
+    let mut factors = Array::<Vector<F, P>>::new(comptime!(4 * tile.lefts));
+    #[unroll]
+    for left in 0..comptime!(tile.lefts) {
+        let a = left_factor::<F, W, P>(from, row + left * ROWS, step, tile);
+        #[unroll]
+        for i in 0..4usize {
+            factors[4 * left + i] = a[i];
+        }
+    }
+    factors
+}
+
+/// Products of a plane's rows, from `row` of the cube's memory on, with the rows that pass by, from `first` on.
+#[cube]
+fn products<F: Float, W: Size, P: Size>(
+    staying: &Shared<[Vector<F, W>]>,
+    row: usize,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    #[comptime] tile: MatrixTile,
+) -> Array<Vector<f32, P>> {
+    let mut sums = zeros::<P>(comptime!(tile.lefts * tile.passing / COLUMNS));
+    #[unroll]
+    for step in 0..comptime!(tile.steps()) {
+        let a = lefts::<F, W, P>(staying, row, step, tile);
+        add_across::<F, W, P>(&a, passing, first, step, &mut sums, tile);
+    }
+    sums
+}
+
+/// Left factors of a plane's rows, to stay in registers.
 #[cube]
 fn keep<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
     row: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
-    let mut kept = Array::<Vector<F, P>>::new(comptime!(4 * tile.steps()));
+    let each = comptime!(4 * tile.lefts);
+    let mut kept = Array::<Vector<F, P>>::new(comptime!(each * tile.steps()));
     #[unroll]
     for step in 0..comptime!(tile.steps()) {
-        let a = left::<F, W, P>(from, row, step, tile);
+        let a = lefts::<F, W, P>(from, row, step, tile);
         #[unroll]
-        for i in 0..4usize {
-            kept[4 * step + i] = a[i];
+        for i in 0..each {
+            kept[each * step + i] = a[i];
         }
     }
     kept
 }
 
-/// Products of kept rows with the rows that pass by, from `first` of the cube's memory on.
+/// [`products`] of rows in registers.
 #[cube]
-fn products<F: Float, W: Size, P: Size>(
+fn kept_products<F: Float, W: Size, P: Size>(
     kept: &Array<Vector<F, P>>,
     passing: &Shared<[Vector<F, W>]>,
     first: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<f32, P>> {
-    let mut sums = zeros::<P>(comptime!(tile.passing / COLUMNS));
+    let each = comptime!(4 * tile.lefts);
+    let mut sums = zeros::<P>(comptime!(tile.lefts * tile.passing / COLUMNS));
     #[unroll]
     for step in 0..comptime!(tile.steps()) {
-        let mut a = Array::<Vector<F, P>>::new(4usize);
+        let mut a = Array::<Vector<F, P>>::new(each);
         #[unroll]
-        for i in 0..4usize {
-            a[i] = kept[4 * step + i];
+        for i in 0..each {
+            a[i] = kept[each * step + i];
         }
-        #[unroll]
-        for two in 0..comptime!(tile.passing / DEPTH) {
-            let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
-            add_products::<F, P>(&a, &b, &mut sums, 2 * two);
-        }
+        add_across::<F, W, P>(&a, passing, first, step, &mut sums, tile);
     }
     sums
+}
+
+/// Adds to `sums` the products of left factors with the rows that pass by, along 16 features from `16 step`.
+#[cube]
+fn add_across<F: Float, W: Size, P: Size>(
+    a: &Array<Vector<F, P>>,
+    passing: &Shared<[Vector<F, W>]>,
+    first: usize,
+    step: usize,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] tile: MatrixTile,
+) {
+    #[unroll]
+    for two in 0..comptime!(tile.passing / DEPTH) {
+        let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
+        add_products::<F, P>(a, &b, sums, 2 * two, comptime!(tile.passing / COLUMNS), tile);
+    }
 }
 
 /// Adds `weights`, one for each row that passes by, times these rows to `sums`; they begin at `first` of the cube's memory.
@@ -321,11 +414,37 @@ fn add_weighed<F: Float, W: Size, P: Size>(
 ) {
     #[unroll]
     for step in 0..comptime!(tile.passing / DEPTH) {
-        let a = as_left::<F, P>(weights, step);
+        let a = as_lefts::<F, P>(weights, step, tile);
         #[unroll]
         for two in 0..comptime!(tile.steps()) {
             let b = right_along::<F, W, P>(passing, first + step * DEPTH, two, tile);
-            add_products::<F, P>(&a, &b, sums, 2 * two);
+            add_products::<F, P>(&a, &b, sums, 2 * two, comptime!(tile.sizes.head_dim / COLUMNS), tile);
+        }
+    }
+}
+
+/// Scores that do not count: of keys, the first of which is `first`, behind the `newest` that a row sees.
+#[cube]
+fn hide<P: Size>(
+    scores: &mut Array<Vector<f32, P>>,
+    first: usize,
+    newest: &Array<usize>,
+    #[comptime] tile: MatrixTile,
+) {
+    let columns = comptime!(tile.passing / COLUMNS);
+    let t = UNIT_POS_X as usize % 4;
+    #[unroll]
+    for j in 0..comptime!(2 * tile.lefts) {
+        #[unroll]
+        for i in 0..columns {
+            let mut seen = scores[tile.score(j, i)];
+            #[unroll]
+            for e in 0..2usize {
+                if first + i * COLUMNS + 2 * t + e > newest[j] {
+                    seen.insert(e, NEVER);
+                }
+            }
+            scores[tile.score(j, i)] = seen;
         }
     }
 }
@@ -333,7 +452,7 @@ fn add_weighed<F: Float, W: Size, P: Size>(
 /// Where a unit of a further share leaves what it has, or a unit of the first finds what the next has; `share` is of the giver.
 #[cube]
 fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
-    let unit = UNIT_POS as usize % comptime!(tile.planes * PLANE);
+    let unit = UNIT_POS_X as usize % comptime!(tile.planes * PLANE);
     (share - 1) * comptime!(tile.planes * PLANE) + unit
 }
 
