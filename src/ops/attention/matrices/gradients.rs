@@ -68,9 +68,9 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         let first_mine = first_key + share * comptime!(tile.passing);
         fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
         let mut slopes = products::<F, W, P>(&q, plane_row, &k, mine, tile);
-        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         store::<F, W>(&next, &mut k, there, step, tile);
         fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
+        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut slopes, first_mine, &newest, tile);
         }
@@ -183,9 +183,9 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
         let from = row_at(&head, min(first_row + step + unit, end_row - 1), &at, tile.sizes);
         let (next_sum, next_delta) = (sums[from], delta[from]);
         let mut weights = kept_products::<F, W, P>(&k, &q, here, tile);
-        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         store::<F, W>(&next, &mut q, there, passing, tile);
         fetch::<F, W>(gradient, &mut next, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
+        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         if at.past + first_row / group < first_key + staying || first_row + passing > end_row {
             #[unroll]
             for i in 0..columns {
