@@ -97,7 +97,7 @@ pub fn open(
     };
     backend.configure(&Setup {
         fusion,
-        overlap: mode.replays(),
+        reduce_overhead: mode.replays(),
         autotune,
         cache,
         keep_answers: tuning != TuningCache::Off,

@@ -86,8 +86,9 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
         }
     };
     let mut applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    if mode.replays() && has.overlapped_launches {
-        applied.push("overlapped launches");
+    if mode.replays() {
+        let further = [("overlapped launches", has.overlapped_launches), ("spinning host", has.spinning_host)];
+        applied.extend(further.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
     }
     let notes = wanted
         .iter()

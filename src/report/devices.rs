@@ -123,6 +123,7 @@ mod tests {
             autotune: false,
             graph_capture: false,
             overlapped_launches: false,
+            spinning_host: false,
             tf32: false,
             mixed: false,
             synchronous: true,

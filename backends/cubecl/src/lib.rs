@@ -24,6 +24,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     autotune: true,
     graph_capture: false,
     overlapped_launches: false,
+    spinning_host: false,
     tf32: false,
     mixed: false,
     synchronous: false,

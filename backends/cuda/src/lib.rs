@@ -3,6 +3,7 @@
 pub mod cublaslt;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
@@ -10,6 +11,7 @@ use burnmark_backend_api::{
     TuningStore, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
+use cubecl_common::device::spin_for_replies;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
@@ -22,6 +24,9 @@ const REMEDY: &str = "check that `nvidia-smi` lists a graphics processor; it com
 
 /// The driver's number of the device that this process opened last; a handle does not tell it.
 static OPENED: AtomicU32 = AtomicU32::new(0);
+
+/// Longest wait for a device's reply in which the host does not sleep, a training step of a small model and more.
+const LONGEST_SPIN: Duration = Duration::from_millis(2);
 
 const DRIVER_MEMORY: &str = "NVIDIA's management library";
 
@@ -90,7 +95,8 @@ impl Backend for Cuda {
     }
 
     fn configure(&self, setup: &Setup) {
-        cubecl::cuda::overlap_launches(setup.overlap);
+        cubecl::cuda::overlap_launches(setup.reduce_overhead);
+        spin_for_replies(if setup.reduce_overhead { LONGEST_SPIN } else { Duration::ZERO });
         cube::configure(setup);
     }
 
@@ -143,6 +149,7 @@ impl Backend for Cuda {
             mixed: true,
             graph_capture: true,
             overlapped_launches: overlaps(),
+            spinning_host: true,
             ..cube::CAPABILITIES
         }
     }

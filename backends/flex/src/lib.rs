@@ -68,6 +68,7 @@ impl Backend for Flex {
             autotune: false,
             graph_capture: false,
             overlapped_launches: false,
+            spinning_host: false,
             tf32: false,
             mixed: false,
             synchronous: true,

@@ -94,6 +94,7 @@ impl Backend for Tch {
             autotune: false,
             graph_capture: false,
             overlapped_launches: false,
+            spinning_host: false,
             tf32: false,
             mixed: false,
             synchronous: false,
