@@ -97,7 +97,7 @@ pub fn open(
     };
     backend.configure(&Setup {
         fusion,
-        reduce_overhead: mode.replays(),
+        spin: mode.replays(),
         autotune,
         cache,
         keep_answers: tuning != TuningCache::Off,

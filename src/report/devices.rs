@@ -122,7 +122,6 @@ mod tests {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            overlapped_launches: false,
             spinning_host: false,
             tf32: false,
             mixed: false,

@@ -57,8 +57,6 @@ pub struct Capabilities {
     pub autotune: bool,
     /// Records a sequence of launches and replays it.
     pub graph_capture: bool,
-    /// A launch gets ready while the one before it ends, which its device can be asked for.
-    pub overlapped_launches: bool,
     /// The host looks for replies instead of sleeping until they come, which it can be asked for.
     pub spinning_host: bool,
     /// Rounds the factors of single-precision products to TF32, whose significand has 11 bits.
@@ -109,9 +107,8 @@ pub enum Autotune {
 pub struct Setup {
     /// Merge element-wise operations into kernels, where the backend can.
     pub fusion: bool,
-    /// Let a launch get ready while the one before it ends, and the host look for replies instead of sleeping, where the
-    /// backend can.
-    pub reduce_overhead: bool,
+    /// Let the host look for replies instead of sleeping until they come, where the backend can.
+    pub spin: bool,
     /// Effort on choosing kernels, where the backend does so.
     pub autotune: Autotune,
     /// Folder for what tuning and compiling leave; `None` is the backend's own place.

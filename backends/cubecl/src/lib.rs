@@ -23,7 +23,6 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fusion: true,
     autotune: true,
     graph_capture: false,
-    overlapped_launches: false,
     spinning_host: false,
     tf32: false,
     mixed: false,

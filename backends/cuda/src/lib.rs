@@ -56,13 +56,6 @@ fn held_by_this_process(device: u32) -> Result<u64, String> {
     }
 }
 
-/// Whether the device opened last has programmatic dependent launches, as NVIDIA's have from Hopper on.
-fn overlaps() -> bool {
-    let nvml = Nvml::init().ok();
-    let device = nvml.as_ref().and_then(|nvml| nvml.device_by_index(OPENED.load(Ordering::Relaxed)).ok());
-    device.and_then(|device| device.cuda_compute_capability().ok()).is_some_and(|capability| capability.major >= 9)
-}
-
 impl Backend for Cuda {
     fn name(&self) -> &'static str {
         "cuda"
@@ -95,8 +88,7 @@ impl Backend for Cuda {
     }
 
     fn configure(&self, setup: &Setup) {
-        cubecl::cuda::overlap_launches(setup.reduce_overhead);
-        spin_for_replies(if setup.reduce_overhead { LONGEST_SPIN } else { Duration::ZERO });
+        spin_for_replies(if setup.spin { LONGEST_SPIN } else { Duration::ZERO });
         cube::configure(setup);
     }
 
@@ -144,14 +136,7 @@ impl Backend for Cuda {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            tf32: true,
-            mixed: true,
-            graph_capture: true,
-            overlapped_launches: overlaps(),
-            spinning_host: true,
-            ..cube::CAPABILITIES
-        }
+        Capabilities { tf32: true, mixed: true, graph_capture: true, spinning_host: true, ..cube::CAPABILITIES }
     }
 
     fn memory_sources(&self) -> MemorySources {

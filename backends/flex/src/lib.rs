@@ -67,7 +67,6 @@ impl Backend for Flex {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            overlapped_launches: false,
             spinning_host: false,
             tf32: false,
             mixed: false,

@@ -93,7 +93,6 @@ impl Backend for Tch {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            overlapped_launches: false,
             spinning_host: false,
             tf32: false,
             mixed: false,

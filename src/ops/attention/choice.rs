@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn_cubecl::CubeTuneId;
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
+use cubecl::prelude::CubeCount;
 use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,7 @@ const CANDIDATES: [(&str, Candidate); 7] = [
     ("attention_matrices_4_1_32", FEWER_KEYS),
     ("attention_matrices_4_1_64", MORE_KEYS),
     ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2])),
-    ("attention_matrices_4_2_32", Candidate::Matrices([4, 2, 32, 1])),
+    ("attention_matrices_4_2_32", MORE_ROWS),
     ("attention_matrices_4_2_32_2", Candidate::Matrices([4, 2, 32, 2])),
 ];
 
@@ -41,6 +42,7 @@ const GUESSES: [Candidate; 3] = [MORE_KEYS, FEWER_KEYS, UNITS];
 const UNITS: Candidate = Candidate::Units { halved: false };
 const FEWER_KEYS: Candidate = Candidate::Matrices([4, 1, 32, 1]);
 const MORE_KEYS: Candidate = Candidate::Matrices([4, 1, 64, 1]);
+const MORE_ROWS: Candidate = Candidate::Matrices([4, 2, 32, 1]);
 
 /// A tile that tests ask for, where it fits.
 #[cfg(test)]
@@ -67,6 +69,9 @@ struct Question {
     keys: usize,
     element: ElemType,
     matrices: bool,
+    /// Whether tiles of two left factors leave a cube for every processor: a kernel of fewer takes as long as one of them,
+    /// which the tuner cannot tell from what a launch costs.
+    many_rows: bool,
 }
 
 impl fmt::Display for Question {
@@ -107,13 +112,19 @@ fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
 }
 
 fn candidates<P: Pass>() -> TunableSet<Question, P, ()> {
-    let group = |name, matrices: bool| {
-        TuneGroup::new(name, move |question: &Question| if question.matrices == matrices { 1 } else { -1 })
+    let group = |name, fits: fn(&Question) -> bool| {
+        TuneGroup::new(name, move |question: &Question| if fits(question) { 1 } else { -1 })
     };
-    let (units, matrices) = (group("units", false), group("matrices", true));
+    let units = group("units", |question| !question.matrices);
+    let matrices = group("matrices", |question| question.matrices);
+    let more_rows = group("more_rows", |question| question.matrices && question.many_rows);
     let same = |_: &Question, pass: &P| pass.clone();
     CANDIDATES.into_iter().fold(TunableSet::new(question::<P>, same), |set, (name, candidate)| {
-        let group = if matches!(candidate, Candidate::Units { .. }) { &units } else { &matrices };
+        let group = match candidate {
+            Candidate::Units { .. } => &units,
+            Candidate::Matrices([_, 1, ..]) => &matrices,
+            Candidate::Matrices(_) => &more_rows,
+        };
         let launched = move |pass: P| {
             let choice = choice(&pass, candidate).ok_or_else(|| "no such tile on this device".to_owned())?;
             pass.launch(choice);
@@ -134,6 +145,15 @@ fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
 
 fn question<P: Pass>(pass: &P) -> Question {
     let (at, like) = pass.places();
+    let processors = like.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1);
+    let cubes = |tile: MatrixTile| match at.row_cubes(tile.staying()) {
+        CubeCount::Static(x, y, z) => x * y * z,
+        _ => processors,
+    };
+    let many_rows = match choice(pass, MORE_ROWS) {
+        Some(Choice::Matrices(tile)) => cubes(tile) >= processors,
+        _ => false,
+    };
     Question {
         query_heads: at.heads.query,
         key_value_heads: at.heads.key_value,
@@ -142,5 +162,6 @@ fn question<P: Pass>(pass: &P) -> Question {
         keys: (at.past + at.seq).next_power_of_two(),
         element: element(like.dtype),
         matrices: choice(pass, FEWER_KEYS).is_some(),
+        many_rows,
     }
 }

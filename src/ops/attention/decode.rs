@@ -287,17 +287,29 @@ pub(super) fn attention_combine<F: Float, A: Float>(
     let (head, d) = (ABSOLUTE_POS / head_dim, ABSOLUTE_POS % head_dim);
     let width = head_dim + 2;
     let first = head * splits * width;
-    let mut largest = A::new(NEVER);
+    // All are asked for before any is used.
+    let mut scores = Array::<A>::new(splits);
+    let mut weights = Array::<A>::new(splits);
+    let mut values = Array::<A>::new(splits);
+    #[unroll]
     for split in 0..splits {
-        largest = max(largest, partial[first + split * width + head_dim + 1]);
+        let from = first + split * width;
+        scores[split] = partial[from + head_dim + 1];
+        weights[split] = partial[from + head_dim];
+        values[split] = partial[from + d];
+    }
+    let mut largest = A::new(NEVER);
+    #[unroll]
+    for split in 0..splits {
+        largest = max(largest, scores[split]);
     }
     let mut sum = A::new(0.0);
     let mut total = A::new(0.0);
+    #[unroll]
     for split in 0..splits {
-        let from = first + split * width;
-        let factor = (partial[from + head_dim + 1] - largest).exp();
-        sum += partial[from + d] * factor;
-        total += partial[from + head_dim] * factor;
+        let factor = (scores[split] - largest).exp();
+        sum += values[split] * factor;
+        total += weights[split] * factor;
     }
     out[ABSOLUTE_POS] = F::cast_from(sum / total);
 }

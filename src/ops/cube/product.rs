@@ -41,11 +41,13 @@ pub(crate) fn product(a: CubeTensor, b: CubeTensor, by: Products) -> CubeTensor 
     product_in(a, b, dtype, by)
 }
 
-/// `residual [m, n]` plus [`product`].
+/// `residual [m, n]` plus [`product`], in the type of the residual.
 pub(crate) fn product_add(a: CubeTensor, b: CubeTensor, residual: CubeTensor, by: Products) -> CubeTensor {
     let residual = into_contiguous(residual);
-    by_vendor(by, &a, &b, Some(&residual), residual.dtype)
-        .unwrap_or_else(|| CubeBackend::float_add(residual, product(a, b, by)))
+    by_vendor(by, &a, &b, Some(&residual), residual.dtype).unwrap_or_else(|| {
+        let product = product_in(a, b, residual.dtype, by);
+        CubeBackend::float_add(residual, product)
+    })
 }
 
 /// By the vendor's library if it is asked for, is there, and takes the factors.

@@ -46,6 +46,9 @@ impl EmbeddingOps for CubeBackend {
     }
 }
 
+/// Ids that a unit looks at before all units ask whether one of them had its row, at most 32.
+const IDS_AT_ONCE: usize = 8;
+
 #[cube(launch)]
 fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
     gradient: &[Vector<F, N>],
@@ -68,27 +71,39 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
     for i in 0..vectors_each {
         sums[i] = Vector::new(A::new(0.0));
     }
+    // Each unit looks at some of the ids and leaves a bit for each that means this row.
     let mut meant = Shared::<[u32]>::new_slice(units);
-    for first in range_stepped(0, positions, units) {
-        let mut id = vocabulary;
-        if first + unit < positions {
-            id = u32::cast_from(ids[first + unit]) as usize;
+    for first in range_stepped(0, positions, comptime!(units * IDS_AT_ONCE)) {
+        let mut bits = 0u32;
+        #[unroll]
+        for j in 0..IDS_AT_ONCE {
+            let at = first + comptime!(j * units) + unit;
+            let mut id = vocabulary;
+            if at < positions {
+                id = u32::cast_from(ids[at]) as usize;
+            }
+            if id == row {
+                bits += comptime!(1u32 << j as u32);
+            }
         }
-        let mut is_meant = 0u32;
-        if id == row {
-            is_meant = 1;
-        }
-        meant[unit] = is_meant;
-        let count = cube_sum::<f32>(f32::cast_from(is_meant), team);
+        meant[unit] = bits;
+        let some = if bits > 0 { 1.0f32 } else { 0.0f32 };
+        let count = cube_sum::<f32>(some, team);
         sync_cube();
         if count > 0.5 {
-            for other in 0..min(units, positions - first) {
-                if meant[other] == 1 {
-                    #[unroll]
-                    for i in 0..vectors_each {
-                        let at = unit + i * units;
-                        if at < vectors {
-                            sums[i] += Vector::cast_from(gradient[(first + other) * vectors + at]);
+            for other in 0..units {
+                let bits = meant[other];
+                if bits > 0 {
+                    for j in 0..IDS_AT_ONCE {
+                        if (bits >> j as u32) & 1u32 == 1u32 {
+                            let from = (first + j * units + other) * vectors;
+                            #[unroll]
+                            for i in 0..vectors_each {
+                                let at = unit + i * units;
+                                if at < vectors {
+                                    sums[i] += Vector::cast_from(gradient[from + at]);
+                                }
+                            }
                         }
                     }
                 }

@@ -35,6 +35,9 @@ const UNITS: [usize; 2] = [128, 1024];
 /// Rows of the weight that a unit asks for at once, and again before it uses them.
 const IN_FLIGHT: usize = 4;
 
+/// Elements of a row that a unit asks for before it makes them ready.
+const AT_ONCE: usize = 8;
+
 /// Fewest and most units that lie side by side along the columns.
 const LANES: [usize; 2] = [2, 8];
 
@@ -290,32 +293,74 @@ fn prepare<F: Float, W: Float, A: Float>(
     #[comptime] form: Form,
 ) {
     let (input, units) = comptime!((form.input, form.team.units));
-    let unit = UNIT_POS as usize;
+    let (unit, step) = (UNIT_POS as usize, comptime!(units * AT_ONCE));
     let first = comptime!(row * input);
     match comptime!(form.before) {
         Before::Nothing => {
-            for i in range_stepped(unit, input, units) {
-                factors[first + i] = A::cast_from(x[first + i]);
+            for from in range_stepped(unit, input, step) {
+                let values = some::<F>(x, first, from, form);
+                #[unroll]
+                for j in 0..AT_ONCE {
+                    let i = from + comptime!(j * units);
+                    if i < input {
+                        factors[first + i] = A::cast_from(values[j]);
+                    }
+                }
             }
         }
         Before::RmsNorm => {
             let mut squares = A::new(0.0);
-            for i in range_stepped(unit, input, units) {
-                let value = A::cast_from(x[first + i]);
-                squares += value * value;
+            for from in range_stepped(unit, input, step) {
+                let values = some::<F>(x, first, from, form);
+                #[unroll]
+                for j in 0..AT_ONCE {
+                    let value = A::cast_from(values[j]);
+                    squares += value * value;
+                }
             }
             let squares = cube_sum::<A>(squares, comptime!(form.team));
             let r = (squares / A::cast_from(input as u32) + eps).sqrt().recip();
-            for i in range_stepped(unit, input, units) {
-                factors[first + i] = A::cast_from(x[first + i]) * r * A::cast_from(norm[i]);
+            for from in range_stepped(unit, input, step) {
+                let values = some::<F>(x, first, from, form);
+                let scales = some::<W>(norm, 0, from, form);
+                #[unroll]
+                for j in 0..AT_ONCE {
+                    let i = from + comptime!(j * units);
+                    if i < input {
+                        factors[first + i] = A::cast_from(values[j]) * r * A::cast_from(scales[j]);
+                    }
+                }
             }
         }
         Before::Swiglu => {
-            for i in range_stepped(unit, input, units) {
-                let gate = A::cast_from(x[2 * first + i]);
-                let up = A::cast_from(x[2 * first + input + i]);
-                factors[first + i] = gate * up / (A::new(1.0) + (-gate).exp());
+            for from in range_stepped(unit, input, step) {
+                let gates = some::<F>(x, 2 * first, from, form);
+                let ups = some::<F>(x, 2 * first + input, from, form);
+                #[unroll]
+                for j in 0..AT_ONCE {
+                    let i = from + comptime!(j * units);
+                    if i < input {
+                        let gate = A::cast_from(gates[j]);
+                        factors[first + i] = gate * A::cast_from(ups[j]) / (A::new(1.0) + (-gate).exp());
+                    }
+                }
             }
         }
     }
+}
+
+/// Asks for the elements of a unit from `from` on of the row that begins at `first`; zeros behind its end.
+#[cube]
+fn some<T: Float>(x: &[T], first: usize, from: usize, #[comptime] form: Form) -> Array<T> {
+    let mut values = Array::<T>::new(AT_ONCE);
+    #[unroll]
+    for j in 0..AT_ONCE {
+        let i = from + comptime!(j * form.team.units);
+        let mut value = T::new(0.0);
+        if i < form.input {
+            value = x[first + i];
+        }
+        values[j] = value;
+    }
+    values
 }

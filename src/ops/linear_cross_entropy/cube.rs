@@ -8,11 +8,11 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::generic::{self, Chunk, Product};
+use super::generic::{self, Chunk, Growth, Product};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::cube::{
-    Team, accumulator, cube_max, cube_sum, cubes, element, integer, new_tensor, product, row_major, rows_and_columns,
-    vector_size,
+    Team, accumulator, cube_max, cube_sum, cubes, element, integer, new_tensor, product, product_add, product_in,
+    row_major, rows_and_columns, vector_size,
 };
 use crate::ops::linear::Products;
 
@@ -41,9 +41,13 @@ impl LinearCrossEntropyOps for CubeBackend {
         by: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let rows = rows_at_once(&weight);
-        generic::gradients_in_chunks::<Self>(hidden, weight, targets, (rows, multiply(by)), |logits, targets| {
-            chunk(logits, targets, count)
-        })
+        generic::gradients_in_chunks::<Self>(
+            hidden,
+            weight,
+            targets,
+            (rows, multiply(by), grow(by)),
+            |logits, targets| chunk(logits, targets, count),
+        )
     }
 }
 
@@ -51,6 +55,23 @@ fn multiply(by: Products) -> Product<CubeBackend> {
     match by {
         Products::Tuned => |a, b| product(a, b, Products::Tuned),
         Products::Vendor => |a, b| product(a, b, Products::Vendor),
+    }
+}
+
+fn grow(by: Products) -> Growth<CubeBackend> {
+    match by {
+        Products::Tuned => |sum, a, b| grown(sum, a, b, Products::Tuned),
+        Products::Vendor => |sum, a, b| grown(sum, a, b, Products::Vendor),
+    }
+}
+
+fn grown(sum: Option<CubeTensor>, a: CubeTensor, b: CubeTensor, by: Products) -> CubeTensor {
+    match sum {
+        Some(sum) => product_add(a, b, sum, by),
+        None => {
+            let wide = accumulator(a.dtype);
+            product_in(a, b, wide, by)
+        }
     }
 }
 

@@ -38,6 +38,14 @@ pub(super) fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, c
 /// How a backend multiplies two matrices.
 pub(super) type Product<B> = fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
 
+/// How a backend adds the product of two matrices to a sum, if there is one yet, in at least 32 bits.
+pub(super) type Growth<B> = fn(Option<FloatTensor<B>>, FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
+
+/// [`Growth`] of any backend's.
+pub(super) fn grown<B: Backend>(sum: Option<FloatTensor<B>>, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+    add::<B>(sum, widened::<B>(B::float_matmul(a, b)))
+}
+
 /// Calls `visit` with every chunk of `rows_at_once` rows and its hidden states.
 fn sweep<B: Backend>(
     hidden: FloatTensor<B>,
@@ -76,7 +84,7 @@ pub(super) fn with_gradients<B: Backend>(
     count: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
-    gradients_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul), |logits, targets| {
+    gradients_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul, grown::<B>), |logits, targets| {
         chunk::<B>(logits, targets, count)
     })
 }
@@ -101,7 +109,7 @@ pub(super) fn gradients_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
-    (rows_at_once, product): (usize, Product<B>),
+    (rows_at_once, product, grow): (usize, Product<B>, Growth<B>),
     chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (mut loss, mut d_weight, mut d_hidden) = (None, None, Vec::new());
@@ -110,10 +118,9 @@ pub(super) fn gradients_in_chunks<B: Backend>(
         let chunk = chunk(logits, targets);
         loss = Some(add::<B>(loss.take(), chunk.loss));
         let d_logits = rounded::<B>(chunk.d_logits, weight.dtype());
-        let part = product(B::float_transpose(hidden), d_logits.clone());
+        let (left, right) = (B::float_transpose(hidden), d_logits.clone());
         // Sums of parts, but not a single one, want more bits than products.
-        let part = if several { widened::<B>(part) } else { part };
-        d_weight = Some(add::<B>(d_weight.take(), part));
+        d_weight = Some(if several { grow(d_weight.take(), left, right) } else { product(left, right) });
         d_hidden.push(product(d_logits, B::float_transpose(weight.clone())));
     });
     let d_weight = rounded::<B>(d_weight.expect("at least one row"), weight.dtype());

@@ -5,7 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{LibTorch, TensorMetadata};
 use tch::{Kind, Reduction, Tensor};
 
-use super::generic::{Chunk, Product, forward_in_chunks, gradients_in_chunks};
+use super::generic::{Chunk, Product, forward_in_chunks, gradients_in_chunks, grown};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::linear::Products;
 
@@ -33,8 +33,8 @@ impl LinearCrossEntropyOps for LibTorch {
         count: usize,
         _: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let how = how(&weight);
-        gradients_in_chunks::<Self>(hidden, weight, targets, how, |logits, targets| {
+        let (rows, product) = how(&weight);
+        gradients_in_chunks::<Self>(hidden, weight, targets, (rows, product, grown::<Self>), |logits, targets| {
             let rows = Rows::new(&logits, &targets, count);
             Chunk { loss: rows.loss(), d_logits: rows.gradient() }
         })

@@ -8,7 +8,6 @@ mod device;
 mod runtime;
 
 pub use compute::external::{Enqueue, External};
-pub use compute::overlap::overlap_launches;
 pub use compute::storage::gpu::GpuResource;
 pub use compiler::{CudaCompilationOptions, CudaCompiler, CudaRepresentation};
 pub use device::*;

@@ -9,7 +9,6 @@ use cubecl_server::{
 };
 
 use crate::compiler::{CudaBackend, CudaCompilationOptions, CudaCompiler, CudaRepresentation};
-use crate::compute::overlap;
 use crate::compute::events::{EventProfiler, driver_error, poisons_device};
 use crate::compute::stream::Stream;
 use crate::install::{cccl_include_path, include_path};
@@ -69,8 +68,6 @@ pub struct CudaCompiledKernel {
     cube_dim: CubeDim,
     shared_mem_bytes: usize,
     func: *mut CUfunc_st,
-    /// Whether its code waits for what was launched before it; see [`overlap`].
-    waits: bool,
     /// What the kernel does with each buffer binding, by buffer position --
     /// the compiler's answer, carried here because on a cache hit nothing
     /// else of the compilation survives. `None` for entries persisted before
@@ -474,9 +471,6 @@ impl CudaContext {
         shared_mem_bytes: usize,
         io: Option<Arc<[BufferIOAttr]>>,
     ) -> Result<(), CompilationError> {
-        let waiting = overlap::waiting(&ptx, self.arch.version);
-        let waits = waiting.is_some();
-        let ptx = waiting.unwrap_or(ptx);
         dump_ptx(&kernel_id, &ptx);
 
         let func_name = CString::new(entrypoint_name).unwrap();
@@ -506,7 +500,6 @@ impl CudaContext {
                 cube_dim,
                 shared_mem_bytes,
                 func,
-                waits,
                 io,
             },
         );
@@ -544,18 +537,6 @@ impl CudaContext {
                 kernel.shared_mem_bytes as i32,
             )
             .map_err(|err| launch_failed("cuFuncSetAttribute", err))?;
-            if kernel.waits {
-                return overlap::launch(
-                    kernel.func,
-                    dispatch_count,
-                    (cube_dim.x, cube_dim.y, cube_dim.z),
-                    kernel.shared_mem_bytes as u32,
-                    stream.sys,
-                    resources,
-                )
-                .result()
-                .map_err(|err| launch_failed("cuLaunchKernelEx", err));
-            }
             cudarc::driver::result::launch_kernel(
                 kernel.func,
                 dispatch_count,

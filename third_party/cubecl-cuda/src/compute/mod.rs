@@ -4,7 +4,6 @@ pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod events;
 pub mod external;
-pub mod overlap;
 pub mod storage;
 pub(crate) mod stream;
 
