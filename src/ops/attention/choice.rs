@@ -148,7 +148,7 @@ fn question<P: Pass>(pass: &P) -> Question {
     let processors = like.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1);
     let cubes = |tile: MatrixTile| match at.row_cubes(tile.staying()) {
         CubeCount::Static(x, y, z) => x * y * z,
-        _ => processors,
+        CubeCount::Dynamic(_) => processors,
     };
     let many_rows = match choice(pass, MORE_ROWS) {
         Some(Choice::Matrices(tile)) => cubes(tile) >= processors,

@@ -66,13 +66,11 @@ fn grow(by: Products) -> Growth<CubeBackend> {
 }
 
 fn grown(sum: Option<CubeTensor>, a: CubeTensor, b: CubeTensor, by: Products) -> CubeTensor {
-    match sum {
-        Some(sum) => product_add(a, b, sum, by),
-        None => {
-            let wide = accumulator(a.dtype);
-            product_in(a, b, wide, by)
-        }
+    if let Some(sum) = sum {
+        return product_add(a, b, sum, by);
     }
+    let wide = accumulator(a.dtype);
+    product_in(a, b, wide, by)
 }
 
 fn rows_at_once(weight: &CubeTensor) -> usize {
