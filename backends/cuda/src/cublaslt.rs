@@ -17,10 +17,10 @@ use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments};
 use cubecl_runtime::runtime::Runtime;
 use cudarc::cublaslt::{result, sys};
-use cudarc::driver::sys::{
-    CUcontext, CUevent_flags, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
-};
+use cudarc::driver::sys::{CUcontext, CUstream};
 use cudarc::driver::{DriverError, result as driver};
+
+use crate::stream::{elapsed, is_recorded, refused};
 
 /// Memory that the library may work in: 4 MiB, and for products of at least 2^33 multiplications 32 MiB.
 const WORKSPACE: [usize; 2] = [4 << 20, 32 << 20];
@@ -339,43 +339,6 @@ impl Plan {
         }
         .map_err(told)
     }
-}
-
-/// Whether what the stream gets is recorded instead of run.
-fn is_recorded(stream: CUstream) -> Result<bool, String> {
-    // SAFETY: the stream is alive.
-    let status = unsafe { driver::stream::is_capturing(stream) }.map_err(refused)?;
-    Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
-}
-
-/// Milliseconds that what `work` launches takes on the stream, which is waited for. It is recorded and then launched as one,
-/// since the host launches more slowly than small products are made.
-fn elapsed(stream: CUstream, work: impl FnOnce() -> Result<(), String>) -> Result<f32, String> {
-    let event = || driver::event::create(CUevent_flags::CU_EVENT_DEFAULT).map_err(refused);
-    let (begin, end) = (event()?, event()?);
-    // SAFETY: stream, events and graph are alive; events and graph are destroyed here alone, after what they are used for.
-    unsafe {
-        driver::stream::begin_capture(stream, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-            .map_err(refused)?;
-        let launched = work();
-        let graph = driver::stream::end_capture(stream).map_err(refused)?;
-        let replays = driver::graph::instantiate(graph, CUgraphInstantiate_flags(0)).map_err(refused)?;
-        driver::graph::launch(replays, stream).map_err(refused)?;
-        driver::event::record(begin, stream).map_err(refused)?;
-        driver::graph::launch(replays, stream).map_err(refused)?;
-        driver::event::record(end, stream).map_err(refused)?;
-        driver::event::synchronize(end).map_err(refused)?;
-        let elapsed = driver::event::elapsed(begin, end).map_err(refused);
-        driver::graph::exec_destroy(replays).map_err(refused)?;
-        driver::graph::destroy(graph).map_err(refused)?;
-        driver::event::destroy(begin).map_err(refused)?;
-        driver::event::destroy(end).map_err(refused)?;
-        launched.and(elapsed)
-    }
-}
-
-fn refused(error: DriverError) -> String {
-    format!("the driver: {error}")
 }
 
 fn stored(factor: &CubeTensor) -> Result<Stored, String> {

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use burn_cubecl::CubeTuneId;
 use cubecl::client::Client;
 use cubecl::ir::ElemType;
-use cubecl::prelude::CubeCount;
 use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
 use serde::{Deserialize, Serialize};
 
 use super::matrices::MatrixTile;
 use super::passes::{Backward, Choice, Forward, Pass};
 use super::units::Tile;
-use crate::ops::cube::{element, tunes};
+use crate::ops::cube::{element, processors, tunes};
 
 /// One of a device's choices.
 #[derive(Clone, Copy)]
@@ -145,13 +144,10 @@ fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
 
 fn question<P: Pass>(pass: &P) -> Question {
     let (at, like) = pass.places();
-    let processors = like.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1);
-    let cubes = |tile: MatrixTile| match at.row_cubes(tile.staying()) {
-        CubeCount::Static(x, y, z) => x * y * z,
-        CubeCount::Dynamic(_) => processors,
-    };
     let many_rows = match choice(pass, MORE_ROWS) {
-        Some(Choice::Matrices(tile)) => cubes(tile) >= processors,
+        Some(Choice::Matrices(tile)) => {
+            at.row_tiles(tile.staying()).iter().product::<usize>() >= processors(&like.client)
+        }
         _ => false,
     };
     Question {

@@ -83,12 +83,15 @@ impl Packed {
         )
     }
 
-    /// A cube for each `rows` positions of the query heads that share a key-value head.
+    /// Tiles of `rows` positions of the query heads that share a key-value head, and all such heads.
+    pub fn row_tiles(&self, rows: usize) -> [usize; 2] {
+        [(self.seq * self.heads.group()).div_ceil(rows), self.batch * self.heads.key_value]
+    }
+
+    /// A cube for each of [`Self::row_tiles`].
     pub fn row_cubes(&self, rows: usize) -> CubeCount {
-        CubeCount::new_2d(
-            (self.seq * self.heads.group()).div_ceil(rows) as u32,
-            (self.batch * self.heads.key_value) as u32,
-        )
+        let [tiles, heads] = self.row_tiles(rows);
+        CubeCount::new_2d(tiles as u32, heads as u32)
     }
 
     /// `splits` cubes for each `keys` positions of a key-value head.

@@ -10,7 +10,7 @@ use super::matrices::{
 };
 use super::packed::Packed;
 use super::units::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each};
+use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each, processors};
 
 /// Cubes of the sweep over keys that a processor is to have, and most that share a tile of keys.
 const CUBES_PER_PROCESSOR: usize = 2;
@@ -263,9 +263,8 @@ impl MatrixTile {
     /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two
     /// steps of rows on average.
     fn splits(self, client: &Client, at: &Packed) -> usize {
-        let processors = client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1) as usize;
         let cubes = at.seq.div_ceil(self.staying()) * at.batch * at.heads.key_value;
         let steps = at.seq * at.heads.group() / 2 / self.passing;
-        (CUBES_PER_PROCESSOR * processors).div_ceil(cubes).min(steps / 2).clamp(1, MOST_SPLITS)
+        (CUBES_PER_PROCESSOR * processors(client)).div_ceil(cubes).min(steps / 2).clamp(1, MOST_SPLITS)
     }
 }

@@ -36,6 +36,11 @@ pub(crate) fn tunes() -> bool {
     !matches!(CubeClRuntimeConfig::get().autotune.level, AutotuneLevel::Minimal)
 }
 
+/// Processors that run cubes beside one another, one if the device does not tell.
+pub(crate) fn processors(client: &Client) -> usize {
+    client.properties().hardware.num_streaming_multiprocessors.unwrap_or(1) as usize
+}
+
 /// Elements one after the other, in row-major order.
 pub(crate) fn row_major(tensor: CubeTensor) -> CubeTensor {
     into_contiguous(tensor)

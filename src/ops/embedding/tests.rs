@@ -3,7 +3,7 @@ use burn::tensor::{Device, Tensor};
 use super::*;
 use crate::ops::testing::{assert_close, devices, random};
 
-/// By definition, with ids that come often, once and never, and more ids than a cube has units.
+/// By definition, with ids that come often, once and never, and more ids than a cube looks at at once.
 #[test]
 fn every_device_agrees() {
     for (rows, width, vocabulary) in [(1, 1, 1), (5, 6, 3), (300, 37, 11), (600, 64, 1000)] {

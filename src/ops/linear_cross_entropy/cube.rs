@@ -8,7 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::generic::{self, Chunk, Growth, Product};
+use super::generic::{self, Chunk};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::cube::{
     Team, accumulator, cube_max, cube_sum, cubes, element, integer, new_tensor, product, product_add, product_in,
@@ -16,8 +16,9 @@ use crate::ops::cube::{
 };
 use crate::ops::linear::Products;
 
-/// Logits held at once: more than on a processor, so that products fill the device.
-const DEVICE_CHUNK_ELEMENTS: usize = 64 * CHUNK_ELEMENTS;
+/// Logits held at once: more than on a processor, so that products fill the device; in tests so few that there are several
+/// chunks.
+const DEVICE_CHUNK_ELEMENTS: usize = if cfg!(test) { CHUNK_ELEMENTS / 8 } else { 64 * CHUNK_ELEMENTS };
 
 impl LinearCrossEntropyOps for CubeBackend {
     fn linear_cross_entropy(
@@ -28,7 +29,8 @@ impl LinearCrossEntropyOps for CubeBackend {
         by: Products,
     ) -> FloatTensor<Self> {
         let rows = rows_at_once(&weight);
-        generic::forward_in_chunks::<Self>(hidden, weight, targets, (rows, multiply(by)), |logits, targets| {
+        let product = |a, b| product(a, b, by);
+        generic::forward_in_chunks::<Self>(hidden, weight, targets, rows, product, |logits, targets| {
             chunk(logits, targets, count).loss
         })
     }
@@ -41,30 +43,14 @@ impl LinearCrossEntropyOps for CubeBackend {
         by: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let rows = rows_at_once(&weight);
-        generic::gradients_in_chunks::<Self>(
-            hidden,
-            weight,
-            targets,
-            (rows, multiply(by), grow(by)),
-            |logits, targets| chunk(logits, targets, count),
-        )
+        let (product, grow) = (|a, b| product(a, b, by), |sum, a, b| grown(sum, a, b, by));
+        generic::gradients_in_chunks::<Self>(hidden, weight, targets, rows, product, grow, |logits, targets| {
+            chunk(logits, targets, count)
+        })
     }
 }
 
-fn multiply(by: Products) -> Product<CubeBackend> {
-    match by {
-        Products::Tuned => |a, b| product(a, b, Products::Tuned),
-        Products::Vendor => |a, b| product(a, b, Products::Vendor),
-    }
-}
-
-fn grow(by: Products) -> Growth<CubeBackend> {
-    match by {
-        Products::Tuned => |sum, a, b| grown(sum, a, b, Products::Tuned),
-        Products::Vendor => |sum, a, b| grown(sum, a, b, Products::Vendor),
-    }
-}
-
+/// As [`generic::grown`], added by the product.
 fn grown(sum: Option<CubeTensor>, a: CubeTensor, b: CubeTensor, by: Products) -> CubeTensor {
     if let Some(sum) = sum {
         return product_add(a, b, sum, by);

@@ -35,13 +35,7 @@ pub(super) fn chunk<B: Backend>(logits: FloatTensor<B>, targets: IntTensor<B>, c
     Chunk { loss: B::float_reshape(loss, Shape::new([1])), d_logits }
 }
 
-/// How a backend multiplies two matrices.
-pub(super) type Product<B> = fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
-
-/// How a backend adds the product of two matrices to a sum, if there is one yet, in at least 32 bits.
-pub(super) type Growth<B> = fn(Option<FloatTensor<B>>, FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>;
-
-/// [`Growth`] of any backend's.
+/// The product of two matrices, added to a sum if there is one yet, in at least 32 bits.
 pub(super) fn grown<B: Backend>(sum: Option<FloatTensor<B>>, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
     add::<B>(sum, widened::<B>(B::float_matmul(a, b)))
 }
@@ -51,7 +45,8 @@ fn sweep<B: Backend>(
     hidden: FloatTensor<B>,
     weight: &FloatTensor<B>,
     targets: &IntTensor<B>,
-    (rows_at_once, product): (usize, Product<B>),
+    rows_at_once: usize,
+    product: impl Fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
     mut visit: impl FnMut(FloatTensor<B>, FloatTensor<B>, IntTensor<B>),
 ) {
     let rows = hidden.shape()[0];
@@ -72,7 +67,7 @@ pub(super) fn forward<B: Backend>(
     count: usize,
 ) -> FloatTensor<B> {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
-    forward_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul), |logits, targets| {
+    forward_in_chunks::<B>(hidden, weight, targets, rows, B::float_matmul, |logits, targets| {
         chunk::<B>(logits, targets, count).loss
     })
 }
@@ -84,7 +79,7 @@ pub(super) fn with_gradients<B: Backend>(
     count: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let rows = chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]);
-    gradients_in_chunks::<B>(hidden, weight, targets, (rows, B::float_matmul, grown::<B>), |logits, targets| {
+    gradients_in_chunks::<B>(hidden, weight, targets, rows, B::float_matmul, grown::<B>, |logits, targets| {
         chunk::<B>(logits, targets, count)
     })
 }
@@ -94,27 +89,31 @@ pub(super) fn forward_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
-    (rows_at_once, product): (usize, Product<B>),
+    rows_at_once: usize,
+    product: impl Fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
     loss: impl Fn(FloatTensor<B>, IntTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
     let mut total: Option<FloatTensor<B>> = None;
-    sweep::<B>(hidden, &weight, &targets, (rows_at_once, product), |_, logits, targets| {
+    sweep::<B>(hidden, &weight, &targets, rows_at_once, product, |_, logits, targets| {
         total = Some(add::<B>(total.take(), loss(logits, targets)));
     });
     total.expect("at least one row")
 }
 
-/// As [`forward_in_chunks`], with the gradients of `hidden` and `weight`; `chunk` makes those of its logits too.
+/// As [`forward_in_chunks`], with the gradients of `hidden` and `weight`; `chunk` makes those of its logits too, and `grow` is
+/// [`grown`] or the backend's own.
 pub(super) fn gradients_in_chunks<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
-    (rows_at_once, product, grow): (usize, Product<B>, Growth<B>),
+    rows_at_once: usize,
+    product: impl Fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+    grow: impl Fn(Option<FloatTensor<B>>, FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
     chunk: impl Fn(FloatTensor<B>, IntTensor<B>) -> Chunk<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     let (mut loss, mut d_weight, mut d_hidden) = (None, None, Vec::new());
     let several = hidden.shape()[0] > rows_at_once;
-    sweep::<B>(hidden, &weight, &targets, (rows_at_once, product), |hidden, logits, targets| {
+    sweep::<B>(hidden, &weight, &targets, rows_at_once, &product, |hidden, logits, targets| {
         let chunk = chunk(logits, targets);
         loss = Some(add::<B>(loss.take(), chunk.loss));
         let d_logits = rounded::<B>(chunk.d_logits, weight.dtype());

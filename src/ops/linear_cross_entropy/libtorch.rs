@@ -5,7 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{LibTorch, TensorMetadata};
 use tch::{Kind, Reduction, Tensor};
 
-use super::generic::{Chunk, Product, forward_in_chunks, gradients_in_chunks, grown};
+use super::generic::{Chunk, forward_in_chunks, gradients_in_chunks, grown};
 use super::{CHUNK_ELEMENTS, LinearCrossEntropyOps, chunk_rows};
 use crate::ops::linear::Products;
 
@@ -20,8 +20,8 @@ impl LinearCrossEntropyOps for LibTorch {
         count: usize,
         _: Products,
     ) -> FloatTensor<Self> {
-        let how = how(&weight);
-        forward_in_chunks::<Self>(hidden, weight, targets, how, |logits, targets| {
+        let rows = rows_at_once(&weight);
+        forward_in_chunks::<Self>(hidden, weight, targets, rows, Self::float_matmul, |logits, targets| {
             Rows::new(&logits, &targets, count).loss()
         })
     }
@@ -33,16 +33,24 @@ impl LinearCrossEntropyOps for LibTorch {
         count: usize,
         _: Products,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (rows, product) = how(&weight);
-        gradients_in_chunks::<Self>(hidden, weight, targets, (rows, product, grown::<Self>), |logits, targets| {
-            let rows = Rows::new(&logits, &targets, count);
-            Chunk { loss: rows.loss(), d_logits: rows.gradient() }
-        })
+        let rows = rows_at_once(&weight);
+        gradients_in_chunks::<Self>(
+            hidden,
+            weight,
+            targets,
+            rows,
+            Self::float_matmul,
+            grown::<Self>,
+            |logits, targets| {
+                let rows = Rows::new(&logits, &targets, count);
+                Chunk { loss: rows.loss(), d_logits: rows.gradient() }
+            },
+        )
     }
 }
 
-fn how(weight: &FloatTensor<LibTorch>) -> (usize, Product<LibTorch>) {
-    (chunk_rows(CHUNK_ELEMENTS, weight.shape()[1]), <LibTorch as FloatTensorOps<LibTorch>>::float_matmul)
+fn rows_at_once(weight: &FloatTensor<LibTorch>) -> usize {
+    chunk_rows(CHUNK_ELEMENTS, weight.shape()[1])
 }
 
 /// A chunk's rows: their log-probabilities and targets, and what one row counts.

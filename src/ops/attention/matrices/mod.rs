@@ -14,14 +14,16 @@
 
 mod forward;
 mod gradients;
+mod tile;
 
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
-use super::places::{Head, NEVER, Places, Sizes, key_at, query_at, row_at, value_at};
+use super::places::{Head, NEVER, Places, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
 pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};
+pub(super) use tile::MatrixTile;
 
 /// Rows of a plane, which are those of a left factor and of a sum.
 const ROWS: usize = 16;
@@ -40,81 +42,6 @@ pub(super) const WIDE: usize = 8;
 
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
-
-/// What one cube works on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct MatrixTile {
-    /// Planes of the cube with rows (or keys) of their own, which stay.
-    pub planes: usize,
-    /// Left factors of 16 rows that stay with a plane: what passes by is read once for all of them.
-    pub lefts: usize,
-    /// Keys (or rows) that pass by a plane at a time.
-    pub passing: usize,
-    /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
-    /// have one plane alone.
-    pub shares: usize,
-    pub sizes: Sizes,
-}
-
-impl MatrixTile {
-    /// Rows (or keys) that stay.
-    pub fn staying(self) -> usize {
-        self.planes * self.rows()
-    }
-
-    /// Rows of a plane.
-    fn rows(self) -> usize {
-        self.lefts * ROWS
-    }
-
-    pub fn units(self) -> usize {
-        self.planes * self.shares * PLANE
-    }
-
-    /// Keys that pass by all planes at a time.
-    fn step(self) -> usize {
-        self.passing * self.shares
-    }
-
-    /// Vectors of `count` rows that each unit copies.
-    fn each(self, count: usize) -> usize {
-        (count * self.sizes.head_dim / WIDE).div_ceil(self.units())
-    }
-
-    /// Units that leave what they have to those of the first share.
-    fn givers(self) -> usize {
-        (self.shares - 1) * self.planes * PLANE
-    }
-
-    /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
-    /// banks.
-    fn stride(self) -> usize {
-        self.sizes.head_dim / WIDE + 1
-    }
-
-    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, of which one step is worked on
-    /// while the next arrives, and for what givers leave.
-    pub fn memory(self, matrices: usize) -> usize {
-        let rows = matrices * self.staying() + 2 * 2 * self.step();
-        let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
-        rows * self.stride() * 16 + 4 * given
-    }
-
-    /// Left factors in a row's features.
-    fn steps(self) -> usize {
-        self.sizes.head_dim / DEPTH
-    }
-
-    /// Where scores have column block `column` of a unit's row `row`, which is `row / 2` of its left factors.
-    fn score(self, row: usize, column: usize) -> usize {
-        2 * (row / 2 * (self.passing / COLUMNS) + column) + row % 2
-    }
-
-    /// Where results have it.
-    fn result(self, row: usize, column: usize) -> usize {
-        2 * (row / 2 * (self.sizes.head_dim / COLUMNS) + column) + row % 2
-    }
-}
 
 /// Rows of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,44 @@
+//! What a CUDA stream is asked.
+
+use cudarc::driver::sys::{
+    CUevent_flags, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
+};
+use cudarc::driver::{DriverError, result as driver};
+
+/// Whether what the stream gets is recorded instead of run.
+pub(crate) fn is_recorded(stream: CUstream) -> Result<bool, String> {
+    // SAFETY: the stream is alive.
+    let status = unsafe { driver::stream::is_capturing(stream) }.map_err(refused)?;
+    Ok(status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+}
+
+/// Milliseconds that what `work` launches takes on the stream, which is waited for. It is recorded and then launched as one,
+/// since the host launches more slowly than small products are made.
+pub(crate) fn elapsed(stream: CUstream, work: impl FnOnce() -> Result<(), String>) -> Result<f32, String> {
+    let event = || driver::event::create(CUevent_flags::CU_EVENT_DEFAULT).map_err(refused);
+    let (begin, end) = (event()?, event()?);
+    // SAFETY: stream, events and graph are alive; events and graph are destroyed here alone, after what they are used for.
+    unsafe {
+        driver::stream::begin_capture(stream, CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            .map_err(refused)?;
+        let launched = work();
+        let graph = driver::stream::end_capture(stream).map_err(refused)?;
+        let replays = driver::graph::instantiate(graph, CUgraphInstantiate_flags(0)).map_err(refused)?;
+        driver::graph::launch(replays, stream).map_err(refused)?;
+        driver::event::record(begin, stream).map_err(refused)?;
+        driver::graph::launch(replays, stream).map_err(refused)?;
+        driver::event::record(end, stream).map_err(refused)?;
+        driver::event::synchronize(end).map_err(refused)?;
+        let elapsed = driver::event::elapsed(begin, end).map_err(refused);
+        driver::graph::exec_destroy(replays).map_err(refused)?;
+        driver::graph::destroy(graph).map_err(refused)?;
+        driver::event::destroy(begin).map_err(refused)?;
+        driver::event::destroy(end).map_err(refused)?;
+        launched.and(elapsed)
+    }
+}
+
+/// What the driver said.
+pub(crate) fn refused(error: DriverError) -> String {
+    format!("the driver: {error}")
+}

@@ -1,0 +1,77 @@
+use super::{COLUMNS, DEPTH, PLANE, ROWS, WIDE};
+use crate::ops::attention::places::Sizes;
+
+/// What one cube works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::ops::attention) struct MatrixTile {
+    /// Planes of the cube with rows (or keys) of their own, which stay.
+    pub planes: usize,
+    /// Left factors of 16 rows that stay with a plane: what passes by is read once for all of them.
+    pub lefts: usize,
+    /// Keys (or rows) that pass by a plane at a time.
+    pub passing: usize,
+    /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
+    /// have one plane alone.
+    pub shares: usize,
+    pub sizes: Sizes,
+}
+
+impl MatrixTile {
+    /// Rows (or keys) that stay.
+    pub fn staying(self) -> usize {
+        self.planes * self.rows()
+    }
+
+    /// Rows of a plane.
+    pub(super) fn rows(self) -> usize {
+        self.lefts * ROWS
+    }
+
+    pub fn units(self) -> usize {
+        self.planes * self.shares * PLANE
+    }
+
+    /// Keys that pass by all planes at a time.
+    pub(super) fn step(self) -> usize {
+        self.passing * self.shares
+    }
+
+    /// Vectors of `count` rows that each unit copies.
+    pub(super) fn each(self, count: usize) -> usize {
+        (count * self.sizes.head_dim / WIDE).div_ceil(self.units())
+    }
+
+    /// Units that leave what they have to those of the first share.
+    pub(super) fn givers(self) -> usize {
+        (self.shares - 1) * self.planes * PLANE
+    }
+
+    /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
+    /// banks.
+    pub(super) fn stride(self) -> usize {
+        self.sizes.head_dim / WIDE + 1
+    }
+
+    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, of which one step is worked on
+    /// while the next arrives, and for what givers leave.
+    pub fn memory(self, matrices: usize) -> usize {
+        let rows = matrices * self.staying() + 2 * 2 * self.step();
+        let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
+        rows * self.stride() * 16 + 4 * given
+    }
+
+    /// Left factors in a row's features.
+    pub(super) fn steps(self) -> usize {
+        self.sizes.head_dim / DEPTH
+    }
+
+    /// Where scores have column block `column` of a unit's row `row`, which is `row / 2` of its left factors.
+    pub(super) fn score(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.passing / COLUMNS) + column) + row % 2
+    }
+
+    /// Where results have it.
+    pub(super) fn result(self, row: usize, column: usize) -> usize {
+        2 * (row / 2 * (self.sizes.head_dim / COLUMNS) + column) + row % 2
+    }
+}
