@@ -50,25 +50,37 @@ impl LayerCache {
         }
     }
 
+    /// Attention of new positions to themselves and those before, `[batch, seq, hidden]`: queries and keys turned, keys and
+    /// values appended, in as few launches as there are operations for.
+    pub(super) fn attend(&mut self, qkv: Qkv, at: &Place, shared: &Shared) -> Tensor<3> {
+        let heads = shared.heads;
+        if let (Self::Preallocated(cache), First::InTensor(position), true) =
+            (&mut *self, &at.first, shared.turns_into_cache())
+        {
+            let all = cache.take().expect("left there by the last write");
+            let (out, written) = ops::attention::turned_attention_at(qkv.packed(), &at.tables, all, position, heads);
+            *cache = Some(written);
+            return out;
+        }
+        let (queries, keys, values) = self.turn_and_append(qkv, at, shared);
+        let [_, seq, _] = queries.dims();
+        match &at.first {
+            First::Known(first) => ops::cached_attention(queries, keys, values, first + seq, heads),
+            First::InTensor(position) => ops::attention_at(queries, keys, values, position, heads),
+        }
+    }
+
     /// As [`Self::append`], queries and keys turned to their positions before, in one launch where both are ours; the turned
     /// queries `[batch, seq, hidden]`, of which further features are to be ignored, come first.
-    pub(super) fn turn_and_append(
-        &mut self,
-        qkv: Qkv,
-        at: &Place,
-        shared: &Shared,
-    ) -> (Tensor<3>, Tensor<4>, Tensor<4>) {
-        let (Self::Preallocated(cache), true) = (&mut *self, shared.turns_into_cache()) else {
+    fn turn_and_append(&mut self, qkv: Qkv, at: &Place, shared: &Shared) -> (Tensor<3>, Tensor<4>, Tensor<4>) {
+        let (Self::Preallocated(cache), First::Known(first), true) = (&mut *self, &at.first, shared.turns_into_cache())
+        else {
             let packed = qkv.turned(at, shared).packed();
             let (keys, values) = self.append(Qkv::Packed(packed.clone()), &at.first, shared);
             return (packed, keys, values);
         };
-        let heads = shared.heads;
         let (qkv, all) = (qkv.packed(), cache.take().expect("left there by the last write"));
-        let (queries, written) = match &at.first {
-            First::Known(first) => ops::cache::turn_and_put(qkv, &at.tables, all, *first, heads),
-            First::InTensor(position) => ops::cache::turn_and_put_at(qkv, &at.tables, all, position, heads),
-        };
+        let (queries, written) = ops::cache::turn_and_put(qkv, &at.tables, all, *first, shared.heads);
         let (keys, values) = cache.insert(written).clone();
         (queries, keys, values)
     }

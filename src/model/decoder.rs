@@ -243,8 +243,15 @@ impl Layer {
         let qkv = Qkv::of(shared.normed(&self.attn_norm, &self.qkv, x.clone(), generates));
         let h = Self::attend(qkv, at, cache, shared);
         let x = shared.added(&self.output, h, x, generates);
-        let gate_up = shared.normed(&self.mlp_norm, &self.gate_up, x.clone(), generates);
-        self.gated(gate_up, x, shared, generates)
+        let h = if generates && shared.gates_at_once() {
+            let (norm, eps) = (self.mlp_norm.weight.val(), shared.config.rms_norm_eps);
+            let weight = self.gate_up[0].weight();
+            ops::fused_linear::rms_norm_linear_swiglu(x.clone(), norm, weight, eps, shared.products())
+        } else {
+            let projected = shared.normed(&self.mlp_norm, &self.gate_up, x.clone(), generates);
+            shared.swiglu(shared.gate_up(projected))
+        };
+        shared.added(&self.down, h, x, generates)
     }
 
     /// Attention heads before the output projection, `[batch, seq, hidden]`.
@@ -252,14 +259,7 @@ impl Layer {
         let heads = shared.heads;
         match (shared.has(Optimization::Attention), cache) {
             (true, None) => ops::attention(qkv.turned(at, shared).packed(), heads),
-            (true, Some(cache)) => {
-                let (queries, keys, values) = cache.turn_and_append(qkv, at, shared);
-                let [_, seq, _] = queries.dims();
-                match &at.first {
-                    First::Known(first) => ops::cached_attention(queries, keys, values, first + seq, heads),
-                    First::InTensor(position) => ops::attention_at(queries, keys, values, position, heads),
-                }
-            }
+            (true, Some(cache)) => cache.attend(qkv, at, shared),
             (false, None) => {
                 let [q, k, v] = qkv.turned(at, shared).apart(&shared.config);
                 let [_, seq, _] = q.dims();
@@ -286,14 +286,5 @@ impl Layer {
                 join_heads(plain::attention(split_heads(q, heads.query), k, v, hidden))
             }
         }
-    }
-
-    /// `x` with the gated feed-forward block of its projections added.
-    fn gated(&self, projected: Vec<Tensor<3>>, x: Tensor<3>, shared: &Shared, generates: bool) -> Tensor<3> {
-        let mut gate_up = shared.gate_up(projected);
-        if generates && shared.has(Optimization::Linear) && shared.has(Optimization::Swiglu) {
-            return ops::fused_linear::swiglu_linear_add(gate_up.remove(0), self.down.weight(), x, shared.products());
-        }
-        shared.added(&self.down, shared.swiglu(gate_up), x, generates)
     }
 }

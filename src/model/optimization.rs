@@ -53,7 +53,7 @@ impl Optimization {
             (Self::RmsNorm, Workload::Training) => &[&["RmsNormForward"], &["RmsNormGradients"]],
             (Self::RmsNorm, Workload::Inference) => &[&["RmsNormForward"]],
             (Self::RmsNorm, Workload::Generation) => &[&["RmsNormForward", "FusedLinear"]],
-            (Self::Rope, Workload::Generation) => &[&["RopeRotate", "CacheTurnPut", "CacheTurnPutAt"]],
+            (Self::Rope, Workload::Generation) => &[&["RopeRotate", "CacheTurnPut", "AttentionDecodeTurnedAt"]],
             (Self::Rope, _) => &[&["RopeRotate"]],
             (Self::Swiglu, Workload::Training) => &[&["SwigluForward"], &["SwigluGradient"]],
             (Self::Swiglu, Workload::Inference) => &[&["SwigluForward"]],
@@ -64,11 +64,14 @@ impl Optimization {
                 &["AttentionKeyGradients", "MatrixKeyGradients"],
             ],
             (Self::Attention, Workload::Inference) => &[&["AttentionForward", "MatrixForward"]],
-            (Self::Attention, Workload::Generation) => {
-                &[&["AttentionForward", "MatrixForward"], &["AttentionDecode", "AttentionDecodeAt"]]
-            }
+            (Self::Attention, Workload::Generation) => &[
+                &["AttentionForward", "MatrixForward"],
+                &["AttentionDecode", "AttentionDecodeAt", "AttentionDecodeTurnedAt"],
+            ],
             (Self::Loss, Workload::Training) => &[&["CrossEntropyRows"]],
-            (Self::KvCache, Workload::Generation) => &[&["CachePut", "CachePutAt", "CacheTurnPut", "CacheTurnPutAt"]],
+            (Self::KvCache, Workload::Generation) => {
+                &[&["CachePut", "CachePutAt", "CacheTurnPut", "AttentionDecodeTurnedAt"]]
+            }
             (
                 Self::FusedWeights
                 | Self::Linear

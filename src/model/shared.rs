@@ -77,6 +77,12 @@ impl Shared {
         linears.iter().map(|linear| linear.forward(h.clone(), self.linear())).collect()
     }
 
+    /// Whether a layer's norm, its gate and up-projection and the gating are one operation in generation.
+    pub fn gates_at_once(&self) -> bool {
+        use Optimization::{FusedWeights, Linear, RmsNorm, Swiglu};
+        [FusedWeights, Linear, RmsNorm, Swiglu].into_iter().all(|step| self.has(step))
+    }
+
     /// Gate and up-projection as [`Self::swiglu`] wants them: side by side in one tensor, or in two.
     pub fn gate_up(&self, mut projected: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
         let width = self.config.intermediate_size;

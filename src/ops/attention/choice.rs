@@ -2,10 +2,10 @@
 //! elsewhere, each at several sizes of a tile. The tuner answers; its questions stay the same while a cache fills.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use burn_cubecl::CubeTuneId;
-use cubecl::client::Client;
 use cubecl::ir::ElemType;
 use cubecl::tune::{AutotuneKey, LocalTuner, Tunable, TunableSet, TuneGroup, local_tuner};
 use serde::{Deserialize, Serialize};
@@ -16,32 +16,40 @@ use super::units::Tile;
 use crate::ops::cube::{element, processors, tunes};
 
 /// One of a device's choices.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Candidate {
     /// The largest tile of plain units, or one of half its size.
     Units { halved: bool },
-    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `lefts`, `passing` and `shares`.
-    Matrices([usize; 4]),
+    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `lefts`, `passing` and `shares`, for that much work.
+    Matrices([usize; 4], RangeInclusive<Work>),
 }
 
-/// What the tuner is asked about; the first works everywhere.
+/// How much work there is for the device's processors. A kernel of fewer cubes takes as long as one of them, which the tuner
+/// cannot tell from what a launch costs: the measure was taken on an H200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Work {
+    /// Tiles of 64 rows make no more cubes than there are processors.
+    Little,
+    Some,
+    /// Tiles of 128 rows leave a cube for every processor.
+    Much,
+}
+
+/// What the tuner is asked about; of those that suit, the last is what is taken without asking.
 const CANDIDATES: [(&str, Candidate); 7] = [
-    ("attention_units", UNITS),
     ("attention_half_units", Candidate::Units { halved: true }),
-    ("attention_matrices_4_1_32", FEWER_KEYS),
-    ("attention_matrices_4_1_64", MORE_KEYS),
-    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2])),
-    ("attention_matrices_4_2_32", MORE_ROWS),
-    ("attention_matrices_4_2_32_2", Candidate::Matrices([4, 2, 32, 2])),
+    ("attention_units", Candidate::Units { halved: false }),
+    ("attention_matrices_4_1_32", Candidate::Matrices(EVERYWHERE, Work::Some..=Work::Much)),
+    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2], Work::Some..=Work::Some)),
+    ("attention_matrices_2_1_32_2", Candidate::Matrices(FEW_ROWS, Work::Little..=Work::Some)),
+    ("attention_matrices_4_1_64", Candidate::Matrices([4, 1, 64, 1], Work::Some..=Work::Much)),
+    ("attention_matrices_4_2_32", Candidate::Matrices(MANY_ROWS, Work::Much..=Work::Much)),
 ];
 
-/// What is taken without asking, the first that fits.
-const GUESSES: [Candidate; 3] = [MORE_KEYS, FEWER_KEYS, UNITS];
-
-const UNITS: Candidate = Candidate::Units { halved: false };
-const FEWER_KEYS: Candidate = Candidate::Matrices([4, 1, 32, 1]);
-const MORE_KEYS: Candidate = Candidate::Matrices([4, 1, 64, 1]);
-const MORE_ROWS: Candidate = Candidate::Matrices([4, 2, 32, 1]);
+/// The tile that is there wherever matrices are multiplied.
+const EVERYWHERE: [usize; 4] = [4, 1, 32, 1];
+const FEW_ROWS: [usize; 4] = [2, 1, 32, 2];
+const MANY_ROWS: [usize; 4] = [4, 2, 32, 1];
 
 /// A tile that tests ask for, where it fits.
 #[cfg(test)]
@@ -51,7 +59,7 @@ pub(super) static FORCED: std::sync::Mutex<Option<[usize; 4]>> = std::sync::Mute
 #[cfg(test)]
 pub(super) fn tiles() -> impl Iterator<Item = [usize; 4]> {
     CANDIDATES.into_iter().filter_map(|(_, candidate)| match candidate {
-        Candidate::Matrices(tile) => Some(tile),
+        Candidate::Matrices(tile, _) => Some(tile),
         Candidate::Units { .. } => None,
     })
 }
@@ -68,9 +76,7 @@ struct Question {
     keys: usize,
     element: ElemType,
     matrices: bool,
-    /// Whether tiles of two left factors leave a cube for every processor: a kernel of fewer takes as long as one of them,
-    /// which the tuner cannot tell from what a launch costs.
-    many_rows: bool,
+    work: Work,
 }
 
 impl fmt::Display for Question {
@@ -96,13 +102,15 @@ pub(super) fn backward(pass: Backward) {
 fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
     #[cfg(test)]
     if let Some(forced) = *FORCED.lock().unwrap()
-        && let Some(choice) = choice(&pass, Candidate::Matrices(forced))
+        && let Some(tile) = matrix_tile(&pass, forced)
     {
-        return pass.launch(choice);
+        return pass.launch(Choice::Matrices(tile));
     }
     if !tunes() {
-        let guess = GUESSES.into_iter().find_map(|candidate| choice(&pass, candidate));
-        return pass.launch(guess.expect("plain units work everywhere"));
+        let question = question(&pass);
+        let suiting = CANDIDATES.into_iter().rev().filter(|(_, candidate)| candidate.suits(&question));
+        let guess = suiting.into_iter().find_map(|(_, candidate)| candidate.on(&pass));
+        return pass.launch(guess.expect("some tile works everywhere"));
     }
     let like = pass.places().1;
     let (client, id) = (like.client.clone(), CubeTuneId::new(&like.client, &like.device));
@@ -111,44 +119,54 @@ fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
 }
 
 fn candidates<P: Pass>() -> TunableSet<Question, P, ()> {
-    let group = |name, fits: fn(&Question) -> bool| {
-        TuneGroup::new(name, move |question: &Question| if fits(question) { 1 } else { -1 })
-    };
-    let units = group("units", |question| !question.matrices);
-    let matrices = group("matrices", |question| question.matrices);
-    let more_rows = group("more_rows", |question| question.matrices && question.many_rows);
     let same = |_: &Question, pass: &P| pass.clone();
     CANDIDATES.into_iter().fold(TunableSet::new(question::<P>, same), |set, (name, candidate)| {
-        let group = match candidate {
-            Candidate::Units { .. } => &units,
-            Candidate::Matrices([_, 1, ..]) => &matrices,
-            Candidate::Matrices(_) => &more_rows,
-        };
+        let asked = candidate.clone();
+        let group = TuneGroup::new(name, move |question: &Question| if asked.suits(question) { 1 } else { -1 });
         let launched = move |pass: P| {
-            let choice = choice(&pass, candidate).ok_or_else(|| "no such tile on this device".to_owned())?;
+            let choice = candidate.on(&pass).ok_or_else(|| "no such tile on this device".to_owned())?;
             pass.launch(choice);
             Ok::<(), String>(())
         };
-        set.with(Tunable::new(name, launched).group(group, |_| 1))
+        set.with(Tunable::new(name, launched).group(&group, |_| 1))
     })
 }
 
-fn choice<P: Pass>(pass: &P, candidate: Candidate) -> Option<Choice> {
-    let (at, like) = pass.places();
-    let client: &Client = &like.client;
-    match candidate {
-        Candidate::Units { halved } => Tile::fitting(client, at, like.dtype, P::BUFFERS, halved).map(Choice::Units),
-        Candidate::Matrices(tile) => MatrixTile::of(client, at, like.dtype, tile, P::STAYING).map(Choice::Matrices),
+impl Candidate {
+    fn suits(&self, question: &Question) -> bool {
+        match self {
+            Self::Units { .. } => !question.matrices,
+            Self::Matrices(_, work) => question.matrices && work.contains(&question.work),
+        }
     }
+
+    /// What it is on a device, if it fits there.
+    fn on<P: Pass>(&self, pass: &P) -> Option<Choice> {
+        let (at, like) = pass.places();
+        match self {
+            Self::Units { halved } => {
+                Tile::fitting(&like.client, at, like.dtype, P::BUFFERS, *halved).map(Choice::Units)
+            }
+            Self::Matrices(tile, _) => matrix_tile(pass, *tile).map(Choice::Matrices),
+        }
+    }
+}
+
+fn matrix_tile<P: Pass>(pass: &P, tile: [usize; 4]) -> Option<MatrixTile> {
+    let (at, like) = pass.places();
+    MatrixTile::of(&like.client, at, like.dtype, tile, P::STAYING)
 }
 
 fn question<P: Pass>(pass: &P) -> Question {
     let (at, like) = pass.places();
-    let many_rows = match choice(pass, MORE_ROWS) {
-        Some(Choice::Matrices(tile)) => {
-            at.row_tiles(tile.staying()).iter().product::<usize>() >= processors(&like.client)
-        }
-        _ => false,
+    let cubes = |rows: usize| at.row_tiles(rows).iter().product::<usize>();
+    let processors = processors(&like.client);
+    let work = if cubes(64) <= processors && matrix_tile(pass, FEW_ROWS).is_some() {
+        Work::Little
+    } else if cubes(128) >= processors && matrix_tile(pass, MANY_ROWS).is_some() {
+        Work::Much
+    } else {
+        Work::Some
     };
     Question {
         query_heads: at.heads.query,
@@ -157,7 +175,7 @@ fn question<P: Pass>(pass: &P) -> Question {
         queries: at.seq.next_power_of_two(),
         keys: (at.past + at.seq).next_power_of_two(),
         element: element(like.dtype),
-        matrices: choice(pass, FEWER_KEYS).is_some(),
-        many_rows,
+        matrices: matrix_tile(pass, EVERYWHERE).is_some(),
+        work,
     }
 }

@@ -11,7 +11,9 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::decode::{DecodeTile, attention_combine, attention_decode, attention_decode_at};
+use super::decode::{
+    DecodeTile, attention_combine, attention_decode, attention_decode_at, attention_decode_turned_at, sharing,
+};
 use super::packed::Packed;
 use super::passes::{Backward, Forward};
 use super::units::attention_delta;
@@ -52,7 +54,9 @@ impl AttentionOps for CubeBackend {
         let at = Packed::of(&qkv, heads);
         let delta = new_tensor(&qkv, saved.shape(), wide);
         let vector = vector_size(&client, at.head_dim, &[dtype]);
-        let (count, dim) = one_each(&client, delta.shape().num_elements());
+        let (rows, vectors) = (delta.shape().num_elements(), at.head_dim / vector);
+        let sharing = sharing(vectors, Team::new(&client, DECODE_UNITS[0]).plane);
+        let (count, dim) = one_each(&client, rows * sharing);
         attention_delta::launch(
             &client,
             count,
@@ -61,7 +65,9 @@ impl AttentionOps for CubeBackend {
             out.into_buffer_arg(),
             gradient.clone().into_buffer_arg(),
             delta.clone().into_buffer_arg(),
-            at.head_dim / vector,
+            rows,
+            vectors,
+            sharing,
             [element(dtype), element(wide)],
         );
         let d_qkv = new_tensor(&qkv, qkv.shape(), dtype);
@@ -98,6 +104,21 @@ impl CachedAttentionOps for CubeBackend {
         let at = Packed::cached(&queries, &keys, 1, heads);
         decode(queries, keys, values, Newest::InTensor(row_major(position)), &at)
     }
+
+    fn turned_attention_at(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        position: IntTensor<Self>,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [qkv, cos, sin, keys, values] = [qkv, cos, sin, keys, values].map(row_major);
+        let at = Packed::cached(&qkv, &keys, 1, heads);
+        let newest = Newest::Packed { position: row_major(position), cos, sin };
+        (decode(qkv, keys.clone(), values.clone(), newest, &at), keys, values)
+    }
 }
 
 /// Where the newest position is said.
@@ -105,6 +126,12 @@ impl CachedAttentionOps for CubeBackend {
 enum Newest {
     Known(usize),
     InTensor(CubeTensor),
+    /// Also in a tensor, and its key and value behind the queries, all of them still to be turned.
+    Packed {
+        position: CubeTensor,
+        cos: CubeTensor,
+        sin: CubeTensor,
+    },
 }
 
 /// Attention `[batch, seq, query * head_dim]` and the logarithm of each row's softmax sum `[batch, seq, query]`.
@@ -124,7 +151,7 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     // By capacity, not by length: shapes and kernels are then the same at every position.
     let alone = at.capacity <= ONE_CUBE;
     let splits = if alone { 1 } else { at.capacity.div_ceil(KEYS_PER_SPLIT).min(MOST_SPLITS) };
-    let tile = decode_tile(&client, at, dtype, splits);
+    let tile = decode_tile(&client, at, dtype, splits, matches!(newest, Newest::Packed { .. }));
     let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
     let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
     let vector = tile.vector;
@@ -170,6 +197,30 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
                 [floats[0], floats[1], integer],
             );
         }
+        Newest::Packed { position, cos, sin } => {
+            let types = [element(dtype), element(cos.dtype), element(wide), integer(position.dtype)];
+            let of_table = vector_size(&client, vector, &[cos.dtype]);
+            attention_decode_turned_at::launch(
+                &client,
+                count,
+                dim,
+                vector,
+                of_table,
+                queries.into_buffer_arg(),
+                cos.into_buffer_arg(),
+                sin.into_buffer_arg(),
+                keys.into_buffer_arg(),
+                values.into_buffer_arg(),
+                position.into_buffer_arg(),
+                partial_to.into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                at.query_row,
+                at.capacity,
+                scale,
+                tile,
+                types,
+            );
+        }
     }
     if splits == 1 {
         return out;
@@ -189,7 +240,7 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
 }
 
 /// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
-fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize) -> DecodeTile {
+fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, appends: bool) -> DecodeTile {
     let [alone, beside_others] = DECODE_UNITS;
     let team = Team::new(client, if splits == 1 { alone } else { beside_others });
     // Without planes every unit has a whole head's sums: few heads and few units then.
@@ -202,8 +253,10 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize) -> Dec
         groups: at.heads.key_value * groups_of_head,
         groups_of_head,
         head_dim: at.head_dim,
-        vector: vector_size(client, at.head_dim, &[dtype]),
+        // What turns are the halves of a head.
+        vector: vector_size(client, if appends { at.head_dim / 2 } else { at.head_dim }, &[dtype]),
         splits,
         split_keys: at.capacity.div_ceil(splits),
+        appends,
     }
 }

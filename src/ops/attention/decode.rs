@@ -27,6 +27,8 @@ pub(super) struct DecodeTile {
     pub splits: usize,
     /// Keys of each.
     pub split_keys: usize,
+    /// Whether the newest key and value are not in the cache yet.
+    pub appends: bool,
 }
 
 impl DecodeTile {
@@ -37,8 +39,7 @@ impl DecodeTile {
 
     /// Units that share a key, side by side in a plane.
     fn sharing(self) -> usize {
-        let most = 1 << self.vectors().trailing_zeros();
-        most.min(self.team.plane)
+        sharing(self.vectors(), self.team.plane)
     }
 
     /// Vectors of a key that each of them has.
@@ -57,6 +58,11 @@ impl DecodeTile {
     }
 }
 
+/// Units side by side in a plane that share `vectors` evenly, a power of two.
+pub(super) fn sharing(vectors: usize, plane: usize) -> usize {
+    (1 << vectors.trailing_zeros()).min(plane)
+}
+
 /// Attention of one query for each head, its position known.
 #[cube(launch)]
 pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
@@ -64,7 +70,7 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
-    out: &mut [Vector<F, N>],
+    out: &mut [F],
     newest: usize,
     query_row: usize,
     capacity: usize,
@@ -72,7 +78,8 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     #[comptime] tile: DecodeTile,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
-    decode::<F, A, N>(queries, keys, values, partial, out, newest, query_row, capacity, scale.get::<A>(), tile);
+    let new = as_they_are::<F, A, N>(queries, query_row, scale.get::<A>(), tile);
+    decode::<F, A, N>(&new, keys, values, partial, out, newest + 1, capacity, tile);
 }
 
 /// Attention of one query for each head, its position in a tensor.
@@ -83,7 +90,7 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     values: &[Vector<F, N>],
     position: &[I],
     partial: &mut [A],
-    out: &mut [Vector<F, N>],
+    out: &mut [F],
     query_row: usize,
     capacity: usize,
     scale: InputScalar,
@@ -91,41 +98,184 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     #[define(F, A, I)] _types: [ElemType; 3],
 ) {
     let newest = u32::cast_from(position[0]) as usize;
-    decode::<F, A, N>(queries, keys, values, partial, out, newest, query_row, capacity, scale.get::<A>(), tile);
+    let new = as_they_are::<F, A, N>(queries, query_row, scale.get::<A>(), tile);
+    decode::<F, A, N>(&new, keys, values, partial, out, newest + 1, capacity, tile);
 }
 
-/// Attention of a group; of some keys alone `head_dim` sums of weighted values, the sum of weights and the largest score of
-/// each query head, which [`attention_combine`] puts together.
+/// The same, queries and key turned to their position on the way by the tables' row of it, and key and value put into the
+/// cache: all that stands between a step's projection and its attention, in one launch.
+#[cube(launch)]
+pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N: Size, M: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, M>],
+    sin: &[Vector<T, M>],
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    position: &[I],
+    partial: &mut [A],
+    out: &mut [F],
+    row: usize,
+    capacity: usize,
+    scale: InputScalar,
+    #[comptime] tile: DecodeTile,
+    #[define(F, T, A, I)] _types: [ElemType; 4],
+) {
+    let newest = u32::cast_from(position[0]) as usize;
+    let new = turned::<F, T, A, N, M>(qkv, cos, sin, newest, row, scale.get::<A>(), tile);
+    decode::<F, A, N>(&new, &*keys, &*values, partial, out, newest, capacity, tile);
+    // One of the cubes that have the new key, and of its units one for each part.
+    let pair = CUBE_POS_Y as usize;
+    let (sharing, unit) = (comptime!(tile.sharing()), UNIT_POS as usize);
+    let is_first = CUBE_POS_X == 0 && pair % comptime!(tile.groups_of_head) == 0;
+    if is_first && unit < sharing {
+        let slot = pair / comptime!(tile.groups_of_head) * capacity + newest;
+        #[unroll]
+        for i in 0..comptime!(tile.each()) {
+            let to = slot * comptime!(tile.vectors()) + unit + i * sharing;
+            keys[to] = new.key[i];
+            values[to] = new.value[i];
+        }
+    }
+}
+
+/// A unit's part of what is new in a step.
+#[derive(CubeType)]
+struct New<F: Float, A: Float, N: Size> {
+    /// Of each query head, scaled.
+    queries: Array<Vector<A, N>>,
+    /// Empty if they are in the cache.
+    key: Array<Vector<F, N>>,
+    value: Array<Vector<F, N>>,
+}
+
+/// Queries that are turned, behind keys and values that are in the cache.
+#[cube]
+fn as_they_are<F: Float, A: Float, N: Size>(
+    queries: &[Vector<F, N>],
+    row: usize,
+    scale: A,
+    #[comptime] tile: DecodeTile,
+) -> New<F, A, N> {
+    let (group, vectors, sharing, each) = comptime!((tile.group, tile.vectors(), tile.sharing(), tile.each()));
+    let pair = CUBE_POS_Y as usize;
+    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
+    let first = batch * row / comptime!(tile.vector) + in_batch * comptime!(group * vectors);
+    let place = UNIT_POS as usize % sharing;
+    let mut q = Array::<Vector<A, N>>::new(comptime!(group * each));
+    #[unroll]
+    for g in 0..group {
+        #[unroll]
+        for i in 0..each {
+            let d = place + i * sharing;
+            q[g * each + i] = Vector::cast_from(queries[first + g * vectors + d]) * Vector::new(scale);
+        }
+    }
+    New::<F, A, N> { queries: q, key: Array::new(0usize), value: Array::new(0usize) }
+}
+
+/// Queries, key and value of a packed row, queries and key turned.
+#[cube]
+fn turned<F: Float, T: Float, A: Float, N: Size, M: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, M>],
+    sin: &[Vector<T, M>],
+    position: usize,
+    row: usize,
+    scale: A,
+    #[comptime] tile: DecodeTile,
+) -> New<F, A, N> {
+    let (group, vectors, sharing, each) = comptime!((tile.group, tile.vectors(), tile.sharing(), tile.each()));
+    let (groups, groups_of_head) = comptime!((tile.groups, tile.groups_of_head));
+    let pair = CUBE_POS_Y as usize;
+    let (batch, in_batch) = (pair / groups, pair % groups);
+    let first = batch * row / comptime!(tile.vector);
+    let first_query = first + in_batch * comptime!(group * vectors);
+    let key_at = first + comptime!(groups * group * vectors) + in_batch / groups_of_head * vectors;
+    let value_at = key_at + comptime!(groups / groups_of_head * vectors);
+    let place = UNIT_POS as usize % sharing;
+    let mut queries = Array::<Vector<A, N>>::new(comptime!(group * each));
+    let mut key = Array::<Vector<F, N>>::new(each);
+    let mut value = Array::<Vector<F, N>>::new(each);
+    #[unroll]
+    for i in 0..each {
+        let d = place + i * sharing;
+        let half = comptime!(vectors / 2);
+        let angle = position * half + d % half;
+        let c = of_table::<T, A, N, M>(cos, angle);
+        let s = of_table::<T, A, N, M>(sin, angle);
+        // The first half of a head turns by the second, which turns the other way.
+        let s = if d < half { -s } else { s };
+        #[unroll]
+        for g in 0..group {
+            let query = turn::<F, A, N>(qkv, first_query + g * vectors, d, c, s, vectors);
+            queries[g * each + i] = Vector::cast_from(query) * Vector::new(scale);
+        }
+        key[i] = turn::<F, A, N>(qkv, key_at, d, c, s, vectors);
+        value[i] = qkv[value_at + d];
+    }
+    New::<F, A, N> { queries, key, value }
+}
+
+/// Vector `d` of the head that begins at `first`, turned.
+#[cube]
+fn turn<F: Float, A: Float, N: Size>(
+    qkv: &[Vector<F, N>],
+    first: usize,
+    d: usize,
+    c: Vector<A, N>,
+    s: Vector<A, N>,
+    #[comptime] vectors: usize,
+) -> Vector<F, N> {
+    let partner = (d + comptime!(vectors / 2)) % vectors;
+    let (a, b) = (Vector::<A, N>::cast_from(qkv[first + d]), Vector::<A, N>::cast_from(qkv[first + partner]));
+    Vector::cast_from(a * c + b * s)
+}
+
+/// Vector `at` of a table whose own vectors may be shorter.
+#[cube]
+fn of_table<T: Float, A: Float, N: Size, M: Size>(table: &[Vector<T, M>], at: usize) -> Vector<A, N> {
+    let mut whole = Vector::<A, N>::new(A::new(0.0));
+    let width = M::value().comptime();
+    let parts = N::value().comptime() / width;
+    #[unroll]
+    for part in 0..parts {
+        let some = table[at * parts + part];
+        #[unroll]
+        for e in 0..width {
+            whole.insert(comptime!(part * width + e), A::cast_from(some.extract(e)));
+        }
+    }
+    whole
+}
+
+/// Attention of a group to `stored` keys of the cache, and to what is new if that [`DecodeTile::appends`]; of some keys alone
+/// `head_dim` sums of weighted values, the sum of weights and the largest score of each query head, which
+/// [`attention_combine`] puts together.
 ///
 /// Each unit sees its own keys, or its part of them, with a softmax of its own; what units have is put together at the end,
 /// and nothing waits for anything before.
 #[cube]
 fn decode<F: Float, A: Float, N: Size>(
-    queries: &[Vector<F, N>],
+    new: &New<F, A, N>,
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
-    out: &mut [Vector<F, N>],
-    newest: usize,
-    query_row: usize,
+    out: &mut [F],
+    stored: usize,
     capacity: usize,
-    scale: A,
     #[comptime] tile: DecodeTile,
 ) {
     let (group, vectors, vector) = comptime!((tile.group, tile.vectors(), tile.vector));
     let (sharing, each) = comptime!((tile.sharing(), tile.each()));
     let (slots, ahead) = comptime!((tile.at_once()[0], tile.at_once()[1]));
     let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
     let unit = UNIT_POS as usize;
     let (slot, place) = (unit / sharing, unit % sharing);
-    let first_query = batch * query_row / vector + in_batch * comptime!(group * vectors);
     let first_slot = pair / comptime!(tile.groups_of_head) * capacity;
     let start = CUBE_POS_X as usize * comptime!(tile.split_keys);
-    let end = min(start + comptime!(tile.split_keys), newest + 1);
+    let end = min(start + comptime!(tile.split_keys), stored + comptime!(usize::from(tile.appends)));
 
     let zero = Vector::<A, N>::new(A::new(0.0));
-    let mut q = Array::<Vector<A, N>>::new(comptime!(group * each));
     let mut sums = Array::<Vector<A, N>>::new(comptime!(group * each));
     let mut largest = Array::<A>::new(group);
     let mut total = Array::<A>::new(group);
@@ -135,8 +285,6 @@ fn decode<F: Float, A: Float, N: Size>(
         total[g] = A::new(0.0);
         #[unroll]
         for i in 0..each {
-            let d = place + i * sharing;
-            q[g * each + i] = Vector::cast_from(queries[first_query + g * vectors + d]) * Vector::new(scale);
             sums[g * each + i] = zero;
         }
     }
@@ -150,10 +298,15 @@ fn decode<F: Float, A: Float, N: Size>(
             for i in 0..each {
                 let mut of_key = Vector::<F, N>::new(F::new(0.0));
                 let mut of_value = Vector::<F, N>::new(F::new(0.0));
-                if key < end {
+                if key < min(end, stored) {
                     let at = (first_slot + key) * vectors + place + i * sharing;
                     of_key = keys[at];
                     of_value = values[at];
+                } else if comptime!(tile.appends) {
+                    if key < end {
+                        of_key = new.key[i];
+                        of_value = new.value[i];
+                    }
                 }
                 k[a * each + i] = of_key;
                 v[a * each + i] = of_value;
@@ -168,7 +321,7 @@ fn decode<F: Float, A: Float, N: Size>(
                 let mut product = zero;
                 #[unroll]
                 for i in 0..each {
-                    product += Vector::cast_from(k[a * each + i]) * q[g * each + i];
+                    product += Vector::cast_from(k[a * each + i]) * new.queries[g * each + i];
                 }
                 let mut score = plane_sum_of_neighbours::<A>(product.vector_sum(), sharing);
                 // Such a key weighs nothing beside any other; its value is zero.
@@ -211,11 +364,12 @@ fn decode<F: Float, A: Float, N: Size>(
         }
     }
     sync_cube();
-    let mut gathered = Shared::<[Vector<A, N>]>::new_slice(comptime!(parts * group * vectors));
+    let mut gathered = Shared::<[A]>::new_slice(comptime!(parts * group * vectors * vector));
     let mut totals = Shared::<[A]>::new_slice(comptime!(group * parts));
     #[unroll]
     for g in 0..group {
         let mut most = in_parts[g * parts];
+        #[unroll]
         for other in 1..parts {
             most = max(most, in_parts[g * parts + other]);
         }
@@ -232,36 +386,40 @@ fn decode<F: Float, A: Float, N: Size>(
             let sum = sums[g * each + i] * Vector::new(factor);
             let sum = plane_sum_of_every::<A, N>(sum, sharing, comptime!(tile.team.plane));
             if in_part < sharing {
-                gathered[(part * group + g) * vectors + place + i * sharing] = sum;
+                let to = ((part * group + g) * vectors + place + i * sharing) * vector;
+                #[unroll]
+                for e in 0..vector {
+                    gathered[to + e] = sum.extract(e);
+                }
             }
         }
     }
     sync_cube();
-    let width = comptime!(tile.head_dim + 2);
-    for i in range_stepped(unit, comptime!(group * vectors), comptime!(tile.team.units)) {
-        let g = i / vectors;
+    let (head_dim, width) = comptime!((tile.head_dim, tile.head_dim + 2));
+    for i in range_stepped(unit, comptime!(group * head_dim), comptime!(tile.team.units)) {
+        let g = i / head_dim;
         let mut sum = gathered[i];
+        #[unroll]
         for other in 1..parts {
-            sum += gathered[other * comptime!(group * vectors) + i];
+            sum += gathered[other * comptime!(group * head_dim) + i];
         }
         if comptime!(tile.splits == 1) {
             let mut weight = totals[g * parts];
+            #[unroll]
             for other in 1..parts {
                 weight += totals[g * parts + other];
             }
-            out[pair * comptime!(group * vectors) + i] = Vector::cast_from(sum / Vector::new(weight));
+            out[pair * comptime!(group * head_dim) + i] = F::cast_from(sum / weight);
         } else {
             let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
-            #[unroll]
-            for j in 0..vector {
-                partial[to + i % vectors * vector + j] = sum.extract(j);
-            }
+            partial[to + i % head_dim] = sum;
         }
     }
     if comptime!(tile.splits > 1) && unit == 0 {
         #[unroll]
         for g in 0..group {
             let mut weight = totals[g * parts];
+            #[unroll]
             for other in 1..parts {
                 weight += totals[g * parts + other];
             }

@@ -44,6 +44,8 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::DType;
 use burn::tensor::{Bool, Int, Shape, Tensor};
 
+use super::cache::CacheOps;
+use super::rope::{RopeTables, Turn};
 #[cfg(feature = "cubecl")]
 use crate::ops::primitive::with_last;
 
@@ -134,7 +136,7 @@ pub trait AttentionOps: Backend {
     LibTorch: cfg(feature = "tch"),
     Fusion: cfg(feature = "cubecl")
 )]
-pub trait CachedAttentionOps: Backend {
+pub trait CachedAttentionOps: CacheOps {
     /// The last `seq` of `length` positions attend to those up to their own: `queries [batch, seq, query * head_dim]`
     /// (further features of a row are ignored), `keys` and `values [batch, key_value, capacity, head_dim]`, of which
     /// the first `length` positions are filled. Returns `[batch, seq, query * head_dim]`.
@@ -160,6 +162,27 @@ pub trait CachedAttentionOps: Backend {
         heads: Heads,
     ) -> FloatTensor<Self> {
         generic::at::<Self>(queries, keys, values, position, heads)
+    }
+
+    /// As [`Self::attention_at`], the position's queries, key and value side by side in `qkv [batch, 1, packed * head_dim]`:
+    /// queries and key are turned before, as [`RopeOps::rope`](super::rope::RopeOps::rope) does, by the row of the tables that
+    /// has the position's number, and key and value put into the caches. The result, and the caches.
+    #[fusion(meta = |qkv, _, _, keys, values, _, heads| {
+        (TensorSpec::new(newest(&qkv.shape, &keys.shape, heads), qkv.dtype), keys.clone(), values.clone())
+    })]
+    fn turned_attention_at(
+        qkv: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        position: IntTensor<Self>,
+        heads: Heads,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [cos, sin] = [cos, sin].map(|table| Self::float_select(table, 0, position.clone()));
+        let qkv = Self::rope(qkv, cos, sin, heads.query + heads.key_value, 0, Turn::Forward);
+        let (keys, values) = Self::put_at(qkv.clone(), keys, values, position.clone(), heads);
+        (Self::attention_at(qkv, keys.clone(), values.clone(), position, heads), keys, values)
     }
 }
 
@@ -231,6 +254,30 @@ pub fn attention_at(
         position.clone().into_dispatch(),
         heads,
     ))
+}
+
+/// [`attention_at`] of `qkv [batch, 1, packed * head_dim]`, turned and put into the caches on the way, `tables` beginning at the
+/// first position; and the caches, which nobody else may hold. See [`CachedAttentionOps::turned_attention_at`]. Not
+/// differentiable.
+#[must_use]
+pub fn turned_attention_at(
+    qkv: Tensor<3>,
+    tables: &RopeTables,
+    (keys, values): (Tensor<4>, Tensor<4>),
+    position: &Tensor<1, Int>,
+    heads: Heads,
+) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
+    let (cos, sin) = tables.clone().into_parts();
+    let (out, keys, values) = <Dispatch as CachedAttentionOps>::turned_attention_at(
+        qkv.into_dispatch(),
+        cos.into_dispatch(),
+        sin.into_dispatch(),
+        keys.into_dispatch(),
+        values.into_dispatch(),
+        position.clone().into_dispatch(),
+        heads,
+    );
+    (Tensor::from_dispatch(out), (Tensor::from_dispatch(keys), Tensor::from_dispatch(values)))
 }
 
 /// True for the slots of a cache behind the position whose number is in `position [1]`, `[1, 1, capacity]`.

@@ -260,11 +260,12 @@ impl MatrixTile {
         Self { planes: (self.planes * self.lefts * self.shares).min(MOST_KEY_PLANES), lefts: 1, shares: 1, ..self }
     }
 
-    /// Cubes that share the rows of a tile of keys, so that every processor of the device has work; none has fewer than two
-    /// steps of rows on average.
+    /// Cubes that share the rows of a tile of keys, so that every processor of the device has about two; none has fewer than
+    /// two steps of rows on average.
     fn splits(self, client: &Client, at: &Packed) -> usize {
         let cubes = at.seq.div_ceil(self.staying()) * at.batch * at.heads.key_value;
         let steps = at.seq * at.heads.group() / 2 / self.passing;
-        (CUBES_PER_PROCESSOR * processors(client)).div_ceil(cubes).min(steps / 2).clamp(1, MOST_SPLITS)
+        let wanted = (CUBES_PER_PROCESSOR * processors(client) + cubes / 2) / cubes;
+        wanted.min(steps / 2).clamp(1, MOST_SPLITS)
     }
 }

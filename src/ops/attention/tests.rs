@@ -2,6 +2,8 @@ use burn::backend::Flex;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::*;
+use crate::ops::cache::put;
+use crate::ops::rope::rope;
 use crate::ops::testing::{assert_close, assert_everywhere, assert_gradients, devices, elements, primitive, random};
 
 const DTYPES: [(DType, f64); 2] = [(DType::F32, 2e-6), (DType::F64, 1e-13)];
@@ -159,6 +161,50 @@ fn every_device_decodes_alike() {
                     let position = Tensor::<1, Int>::from_data([length as i64 - 1], device);
                     assert_close(&host(attention_at(queries, cache(1), cache(2), &position, heads)), &expected, limit);
                 }
+            }
+        }
+    }
+}
+
+/// Against turning, putting and attending one after the other on flex; nothing is to be read from where the new key goes.
+#[test]
+fn every_device_turns_and_appends_in_a_step() {
+    for tested in devices() {
+        for (batch, length, capacity, head_dim, heads) in [
+            (1, 1, 4, 2, Heads { query: 1, key_value: 1 }),
+            (2, 37, 40, 6, Heads { query: 4, key_value: 2 }),
+            (1, 256, 256, 64, Heads { query: 8, key_value: 4 }),
+            (1, 129, 600, 64, Heads { query: 8, key_value: 2 }),
+            (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
+            (1, 577, 600, 128, Heads { query: 4, key_value: 1 }),
+        ] {
+            let on = |device: &Device| {
+                let floats =
+                    |shape: [usize; 4], seed| Tensor::<4>::from_data(random(shape, seed), (device, DType::F32));
+                let qkv = floats([1, batch, 1, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
+                let cache = |seed| {
+                    let filled = floats([batch, heads.key_value, capacity, head_dim], seed);
+                    let rest = [batch, heads.key_value, capacity - length + 1, head_dim];
+                    let rest = Tensor::full(rest, 10.0, (device, DType::F32));
+                    filled.slice_assign([0..batch, 0..heads.key_value, length - 1..capacity, 0..head_dim], rest)
+                };
+                let tables = RopeTables::new(0..capacity, head_dim, 100.0, DType::F32, device);
+                (qkv, tables, (cache(2), cache(3)))
+            };
+            let host = |out: Tensor<3>, (keys, values): (Tensor<4>, Tensor<4>)| {
+                [out.into_data(), keys.into_data(), values.into_data()]
+                    .map(|data| data.iter::<f64>().collect::<Vec<_>>())
+            };
+            let (qkv, tables, caches) = on(&Device::flex());
+            let turned = rope(qkv, &tables, heads.query + heads.key_value, length - 1);
+            let (keys, values) = put(turned.clone(), caches, length - 1, heads);
+            let expected = host(cached_attention(turned, keys.clone(), values.clone(), length, heads), (keys, values));
+            let (qkv, tables, caches) = on(&tested.device);
+            let position = Tensor::<1, Int>::from_data([length as i64 - 1], &tested.device);
+            let (out, caches) = turned_attention_at(qkv, &tables, caches, &position, heads);
+            let limit = if tested.tf32 { 5e-3 } else { 1e-5 };
+            for (actual, expected) in host(out, caches).iter().zip(&expected) {
+                assert_close(actual, expected, limit);
             }
         }
     }

@@ -5,7 +5,6 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::client::Client;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
@@ -76,111 +75,32 @@ impl CacheOps for CubeBackend {
         first: usize,
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let turning = Turning::of(qkv, cos, sin, keys, values, heads);
-        let ([qkv, cos, sin], [queries, keys, values]) = turning.arguments();
-        cache_turn_put::launch(
-            &turning.client,
-            turning.count.clone(),
-            turning.dim,
-            turning.vector,
-            qkv,
-            cos,
-            sin,
-            queries,
-            keys,
-            values,
-            turning.rows(),
-            first,
-            turning.types,
-        );
-        turning.results
-    }
-
-    fn turn_and_put_at(
-        qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        position: IntTensor<Self>,
-        heads: Heads,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let turning = Turning::of(qkv, cos, sin, keys, values, heads);
-        let ([qkv, cos, sin], [queries, keys, values]) = turning.arguments();
-        let [float, table, wide] = turning.types;
-        let position = row_major(position);
-        let integer = integer(position.dtype);
-        cache_turn_put_at::launch(
-            &turning.client,
-            turning.count.clone(),
-            turning.dim,
-            turning.vector,
-            qkv,
-            cos,
-            sin,
-            queries,
-            keys,
-            values,
-            position.into_buffer_arg(),
-            turning.rows(),
-            [float, table, wide, integer],
-        );
-        turning.results
-    }
-}
-
-/// What both launches that turn have in common.
-struct Turning {
-    client: Client,
-    count: CubeCount,
-    dim: CubeDim,
-    /// Elements of a vector: it ends where halves of heads do.
-    vector: usize,
-    /// Element types of the rows, of the tables, and of what is computed.
-    types: [ElemType; 3],
-    /// Packed rows, cosines and sines.
-    inputs: [CubeTensor; 3],
-    /// Turned queries, keys and values.
-    results: (CubeTensor, CubeTensor, CubeTensor),
-    heads: Heads,
-}
-
-impl Turning {
-    fn of(
-        qkv: CubeTensor,
-        cos: CubeTensor,
-        sin: CubeTensor,
-        keys: CubeTensor,
-        values: CubeTensor,
-        heads: Heads,
-    ) -> Self {
-        let inputs = [qkv, cos, sin].map(row_major);
-        let [qkv, cos, _] = &inputs;
-        let [batch, seq, _] = qkv.shape().dims();
-        let half = cos.shape()[1];
+        let [qkv, cos, sin, keys, values] = [qkv, cos, sin, keys, values].map(row_major);
+        let ([batch, seq, _], half, capacity) = (qkv.shape().dims(), cos.shape()[1], keys.shape()[2]);
+        let Heads { query, key_value } = heads;
         let client = qkv.client.clone();
+        // Vectors end where halves of heads do.
         let vector = vector_size(&client, half, &[qkv.dtype, cos.dtype]);
-        let queries = new_tensor(qkv, [batch, seq, heads.query * 2 * half], qkv.dtype);
-        let units = (heads.query + heads.key_value) * half / vector + heads.key_value * 2 * half / vector;
+        let queries = new_tensor(&qkv, [batch, seq, query * 2 * half], qkv.dtype);
+        let units = (query + key_value) * half / vector + key_value * 2 * half / vector;
         let (count, dim) = one_each(&client, batch * seq * units);
         let types = [element(qkv.dtype), element(cos.dtype), element(accumulator(qkv.dtype))];
-        let results = (queries, row_major(keys), row_major(values));
-        Self { client, count, dim, vector, types, inputs, results, heads }
-    }
-
-    fn rows(&self) -> TurnedRowsLaunch {
-        let [qkv, cos, _] = &self.inputs;
-        let [batch, seq, _] = qkv.shape().dims();
-        let capacity = self.results.1.shape()[2];
-        let Heads { query, key_value } = self.heads;
-        TurnedRowsLaunch::new(batch * seq, seq, query, key_value, capacity, cos.shape()[1] / self.vector)
-    }
-
-    /// What is read, and what is written.
-    fn arguments(&self) -> ([BufferArg; 3], [BufferArg; 3]) {
-        let (queries, keys, values) = self.results.clone();
-        let arguments = |tensors: [CubeTensor; 3]| tensors.map(CubeTensor::into_buffer_arg);
-        (arguments(self.inputs.clone()), arguments([queries, keys, values]))
+        cache_turn_put::launch(
+            &client,
+            count,
+            dim,
+            vector,
+            qkv.into_buffer_arg(),
+            cos.into_buffer_arg(),
+            sin.into_buffer_arg(),
+            queries.clone().into_buffer_arg(),
+            keys.clone().into_buffer_arg(),
+            values.clone().into_buffer_arg(),
+            TurnedRowsLaunch::new(batch * seq, seq, query, key_value, capacity, half / vector),
+            first,
+            types,
+        );
+        (queries, keys, values)
     }
 }
 
@@ -276,6 +196,7 @@ struct TurnedRows {
     half: usize,
 }
 
+/// A pair of vectors that turns, of a query or of a key, or one vector of a value.
 #[cube(launch)]
 fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     qkv: &[Vector<F, N>],
@@ -287,37 +208,6 @@ fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     rows: TurnedRows,
     first: usize,
     #[define(F, T, A)] _types: [ElemType; 3],
-) {
-    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, first);
-}
-
-#[cube(launch)]
-fn cache_turn_put_at<F: Float, T: Float, A: Float, I: Int, N: Size>(
-    qkv: &[Vector<F, N>],
-    cos: &[Vector<T, N>],
-    sin: &[Vector<T, N>],
-    queries: &mut [Vector<F, N>],
-    keys: &mut [Vector<F, N>],
-    values: &mut [Vector<F, N>],
-    position: &[I],
-    rows: TurnedRows,
-    #[define(F, T, A, I)] _types: [ElemType; 4],
-) {
-    let position = u32::cast_from(position[0]) as usize;
-    turn_and_write::<F, T, A, N>(qkv, cos, sin, queries, keys, values, rows, position);
-}
-
-/// A pair of vectors that turns, of a query or of a key, or one vector of a value.
-#[cube]
-fn turn_and_write<F: Float, T: Float, A: Float, N: Size>(
-    qkv: &[Vector<F, N>],
-    cos: &[Vector<T, N>],
-    sin: &[Vector<T, N>],
-    queries: &mut [Vector<F, N>],
-    keys: &mut [Vector<F, N>],
-    values: &mut [Vector<F, N>],
-    rows: TurnedRows,
-    first: usize,
 ) {
     let head = 2 * rows.half;
     let pairs = (rows.query + rows.key_value) * rows.half;

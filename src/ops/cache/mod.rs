@@ -80,23 +80,6 @@ pub trait CacheOps: RopeOps {
         let (keys, values) = Self::put(qkv, keys, values, first, heads);
         (queries, keys, values)
     }
-
-    /// As [`Self::turn_and_put`] for one position, whose number is in `position [1]`, which is its row of the tables too.
-    #[fusion(meta = |qkv, _, _, keys, values, _, heads| (queries(qkv, heads), keys.clone(), values.clone()))]
-    fn turn_and_put_at(
-        qkv: FloatTensor<Self>,
-        cos: FloatTensor<Self>,
-        sin: FloatTensor<Self>,
-        keys: FloatTensor<Self>,
-        values: FloatTensor<Self>,
-        position: IntTensor<Self>,
-        heads: Heads,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [cos, sin] = [cos, sin].map(|table| Self::float_select(table, 0, position.clone()));
-        let (queries, qkv) = generic::turned::<Self>(qkv, cos, sin, 0, heads);
-        let (keys, values) = Self::put_at(qkv, keys, values, position, heads);
-        (queries, keys, values)
-    }
 }
 
 #[cfg(feature = "flex")]
@@ -149,28 +132,6 @@ pub fn turn_and_put(
         keys.into_dispatch(),
         values.into_dispatch(),
         first,
-        heads,
-    );
-    (Tensor::from_dispatch(queries), (Tensor::from_dispatch(keys), Tensor::from_dispatch(values)))
-}
-
-/// As [`turn_and_put`] for the one position whose number is in `position [1]`, `tables` beginning at the first.
-#[must_use]
-pub fn turn_and_put_at(
-    qkv: Tensor<3>,
-    tables: &RopeTables,
-    (keys, values): (Tensor<4>, Tensor<4>),
-    position: &Tensor<1, Int>,
-    heads: Heads,
-) -> (Tensor<3>, (Tensor<4>, Tensor<4>)) {
-    let (cos, sin) = tables.clone().into_parts();
-    let (queries, keys, values) = <Dispatch as CacheOps>::turn_and_put_at(
-        qkv.into_dispatch(),
-        cos.into_dispatch(),
-        sin.into_dispatch(),
-        keys.into_dispatch(),
-        values.into_dispatch(),
-        position.clone().into_dispatch(),
         heads,
     );
     (Tensor::from_dispatch(queries), (Tensor::from_dispatch(keys), Tensor::from_dispatch(values)))

@@ -98,7 +98,7 @@ pub(crate) fn cubes(client: &Client, count: usize, units: usize) -> (CubeCount, 
 }
 
 /// How the units of a cube add up what each has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Team {
     /// Units of the cube, a power of two.
     pub units: usize,
@@ -134,33 +134,73 @@ fn plane(client: &Client, units: usize) -> usize {
 /// The sum of `value` over all units of the cube, for each of them. All must call it.
 #[cube]
 pub(crate) fn cube_sum<A: Float>(value: A, #[comptime] team: Team) -> A {
-    if comptime!(team.plane == team.units) {
-        plane_sum(value)
-    } else {
-        let parts = comptime!(team.units / team.plane);
+    cube_fold::<A>(value, team, Fold::Sum)
+}
+
+/// The largest `value` among all units of the cube, for each of them. All must call it.
+#[cube]
+pub(crate) fn cube_max<A: Float>(value: A, #[comptime] team: Team) -> A {
+    cube_fold::<A>(value, team, Fold::Max)
+}
+
+/// What becomes of two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Fold {
+    Sum,
+    Max,
+}
+
+#[cube]
+fn fold_two<A: Float>(a: A, b: A, #[comptime] fold: Fold) -> A {
+    if comptime!(fold == Fold::Sum) { a + b } else { max(a, b) }
+}
+
+#[cube]
+fn plane_fold<A: Float>(value: A, #[comptime] fold: Fold) -> A {
+    if comptime!(fold == Fold::Sum) { plane_sum(value) } else { plane_max(value) }
+}
+
+#[cube]
+fn cube_fold<A: Float>(value: A, #[comptime] team: Team, #[comptime] fold: Fold) -> A {
+    let (unit, plane) = (UNIT_POS as usize, comptime!(team.plane));
+    let parts = comptime!(team.units / team.plane);
+    if comptime!(parts == 1) {
+        plane_fold::<A>(value, fold)
+    } else if comptime!(plane > 1) {
         let mut shared = Shared::<[A]>::new_slice(parts);
-        if comptime!(team.plane > 1) {
-            let part = plane_sum(value);
-            if UNIT_POS_PLANE == 0 {
-                shared[(UNIT_POS as usize) / comptime!(team.plane)] = part;
-            }
-        } else {
-            shared[UNIT_POS as usize] = value;
+        let part = plane_fold::<A>(value, fold);
+        let in_plane = unit % plane;
+        if in_plane == 0 {
+            shared[unit / plane] = part;
         }
+        sync_cube();
+        // Each plane folds the parts for itself. Where there are fewer than units, one may count twice for the largest.
+        let mut mine = shared[in_plane % parts];
+        if comptime!(fold == Fold::Sum) {
+            mine = select(in_plane < parts, mine, A::new(0.0));
+        }
+        for other in range_stepped(in_plane + plane, parts, plane) {
+            mine = fold_two::<A>(mine, shared[other], fold);
+        }
+        let whole = plane_fold::<A>(mine, fold);
+        // The next fold writes the same memory.
+        sync_cube();
+        whole
+    } else {
+        let mut shared = Shared::<[A]>::new_slice(parts);
+        shared[unit] = value;
         sync_cube();
         let mut width = comptime!(parts / 2).runtime();
         while width > 0 {
-            if (UNIT_POS as usize) < width {
-                let other = shared[UNIT_POS as usize + width];
-                shared[UNIT_POS as usize] += other;
+            if unit < width {
+                shared[unit] = fold_two::<A>(shared[unit], shared[unit + width], fold);
             }
             sync_cube();
             width /= 2;
         }
-        let sum = shared[0];
-        // The next sum writes the same memory.
+        let whole = shared[0];
         sync_cube();
-        sum
+        whole
     }
 }
 
@@ -194,36 +234,4 @@ pub(crate) fn plane_sum_of_every<A: Float, N: Size>(
         sum += other;
     }
     sum
-}
-
-/// The largest `value` among all units of the cube, for each of them. All must call it.
-#[cube]
-pub(crate) fn cube_max<A: Float>(value: A, #[comptime] team: Team) -> A {
-    if comptime!(team.plane == team.units) {
-        plane_max(value)
-    } else {
-        let parts = comptime!(team.units / team.plane);
-        let mut shared = Shared::<[A]>::new_slice(parts);
-        if comptime!(team.plane > 1) {
-            let part = plane_max(value);
-            if UNIT_POS_PLANE == 0 {
-                shared[(UNIT_POS as usize) / comptime!(team.plane)] = part;
-            }
-        } else {
-            shared[UNIT_POS as usize] = value;
-        }
-        sync_cube();
-        let mut width = comptime!(parts / 2).runtime();
-        while width > 0 {
-            if (UNIT_POS as usize) < width {
-                let other = shared[UNIT_POS as usize + width];
-                shared[UNIT_POS as usize] = max(shared[UNIT_POS as usize], other);
-            }
-            sync_cube();
-            width /= 2;
-        }
-        let largest = shared[0];
-        sync_cube();
-        largest
-    }
 }

@@ -9,7 +9,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::EmbeddingOps;
-use crate::ops::cube::{Team, accumulator, cube_sum, cubes, element, integer, new_tensor, row_major, vector_size};
+use crate::ops::cube::{Team, accumulator, cube_max, cubes, element, integer, new_tensor, row_major, vector_size};
 
 impl EmbeddingOps for CubeBackend {
     fn embedding_gradient(
@@ -39,6 +39,7 @@ impl EmbeddingOps for CubeBackend {
             vocabulary,
             vectors,
             vectors.div_ceil(team.units),
+            positions.div_ceil(team.units).next_power_of_two().min(IDS_AT_ONCE),
             team,
             types,
         );
@@ -46,8 +47,8 @@ impl EmbeddingOps for CubeBackend {
     }
 }
 
-/// Ids that a unit looks at before all units ask whether one of them had its row, at most 32.
-const IDS_AT_ONCE: usize = 8;
+/// Most ids that a unit looks at before all units ask whether one of them had its row, as many as there are bits.
+const IDS_AT_ONCE: usize = 32;
 
 #[cube(launch)]
 fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
@@ -58,6 +59,7 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
     vocabulary: usize,
     vectors: usize,
     #[comptime] vectors_each: usize,
+    #[comptime] ids_at_once: usize,
     #[comptime] team: Team,
     #[define(F, T, A, I)] _types: [ElemType; 4],
 ) {
@@ -73,10 +75,10 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
     }
     // Each unit looks at some of the ids and leaves a bit for each that means this row.
     let mut meant = Shared::<[u32]>::new_slice(units);
-    for first in range_stepped(0, positions, comptime!(units * IDS_AT_ONCE)) {
+    for first in range_stepped(0, positions, comptime!(units * ids_at_once)) {
         let mut bits = 0u32;
         #[unroll]
-        for j in 0..IDS_AT_ONCE {
+        for j in 0..ids_at_once {
             let at = first + comptime!(j * units) + unit;
             let mut id = vocabulary;
             if at < positions {
@@ -88,13 +90,13 @@ fn embedding_gradient<F: Float, T: Float, A: Float, I: Int, N: Size>(
         }
         meant[unit] = bits;
         let some = if bits > 0 { 1.0f32 } else { 0.0f32 };
-        let count = cube_sum::<f32>(some, team);
+        let any = cube_max::<f32>(some, team);
         sync_cube();
-        if count > 0.5 {
+        if any > 0.5 {
             for other in 0..units {
                 let bits = meant[other];
                 if bits > 0 {
-                    for j in 0..IDS_AT_ONCE {
+                    for j in 0..ids_at_once {
                         if (bits >> j as u32) & 1u32 == 1u32 {
                             let from = (first + j * units + other) * vectors;
                             #[unroll]

@@ -1,6 +1,7 @@
 //! A matrix-vector product whose cubes each make some columns of the result. Every cube first leaves the rows to be
-//! multiplied in shared memory, normalised or gated on the way; then its units share the weight's rows out, columns side
-//! by side, and add up what they have: those of a plane among themselves, planes through shared memory.
+//! multiplied in shared memory; then its units share the weight's rows out, columns side by side, and add up what they have:
+//! those of a plane among themselves, planes through shared memory. What a row is to be divided by for its norm divides its
+//! products instead, which need not wait for it. A cube that gates has the columns of both halves.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -38,19 +39,11 @@ const IN_FLIGHT: usize = 4;
 /// Elements of a row that a unit asks for before it makes them ready.
 const AT_ONCE: usize = 8;
 
-/// Fewest and most units that lie side by side along the columns.
+/// Fewest and most units that lie side by side along the columns, unless few cubes are to become more.
 const LANES: [usize; 2] = [2, 8];
 
-/// What becomes of the input before it is multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Before {
-    Nothing,
-    RmsNorm,
-    Swiglu,
-}
-
 /// What a kernel is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Form {
     team: Team,
     rows: usize,
@@ -58,8 +51,27 @@ struct Form {
     input: usize,
     /// Units side by side along the columns.
     lanes: usize,
-    before: Before,
+    norms: bool,
+    /// Whether the second half of the columns is gated by the first.
+    gates: bool,
     adds: bool,
+}
+
+impl Form {
+    /// Columns of the weight for each of the result.
+    fn halves(self) -> usize {
+        1 + usize::from(self.gates)
+    }
+
+    /// Rows of the weight that a unit asks for at once.
+    fn at_once(self) -> usize {
+        IN_FLIGHT / self.halves()
+    }
+
+    /// Units, lanes side by side, that add up what they have without the cube's memory.
+    fn bundle(self) -> usize {
+        self.team.plane.max(self.lanes)
+    }
 }
 
 impl FusedLinearOps for CubeBackend {
@@ -70,21 +82,22 @@ impl FusedLinearOps for CubeBackend {
         eps: f64,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, Before::RmsNorm) {
+        match Product::of(&x, &weight, false) {
             Some(product) => product.launch(x, weight, Some((norm, eps)), None),
             None => Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by),
         }
     }
 
-    fn swiglu_linear_add(
-        gate_up: FloatTensor<Self>,
+    fn rms_norm_linear_swiglu(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
+        eps: f64,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&gate_up, &weight, Before::Swiglu) {
-            Some(product) => product.launch(gate_up, weight, None, Some(residual)),
-            None => Self::packed_linear_add(Self::swiglu(gate_up), weight, residual, by),
+        match Product::of(&x, &weight, true) {
+            Some(product) => product.launch(x, weight, Some((norm, eps)), None),
+            None => Self::swiglu(Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by)),
         }
     }
 
@@ -94,7 +107,7 @@ impl FusedLinearOps for CubeBackend {
         residual: FloatTensor<Self>,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, Before::Nothing) {
+        match Product::of(&x, &weight, false) {
             Some(product) => product.launch(x, weight, None, Some(residual)),
             None => Self::packed_linear_add(x, weight, residual, by),
         }
@@ -115,22 +128,30 @@ struct Product {
 
 impl Product {
     /// `None` if there are too many rows, or no memory for them.
-    fn of(x: &CubeTensor, weight: &CubeTensor, before: Before) -> Option<Self> {
+    fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
         let (rows, _) = rows_and_columns(x);
-        let [input, output] = weight.shape().dims();
+        let [input, columns] = weight.shape().dims();
+        let form = Form { rows, input, gates, ..Form::default() };
+        let output = columns / form.halves();
         let client = x.client.clone();
         let vector = vector_size(&client, output, &[weight.dtype]);
         let vectors = output / vector;
         let [fewest, most] = LANES;
-        let lanes = (vectors / CUBES).max(1).next_power_of_two().clamp(fewest, most);
-        let team = Team::new(&client, units(input, lanes, vectors.div_ceil(lanes)));
-        let bytes = accumulator(x.dtype).size() * rows * (input + team.units / bundle(team, lanes) * lanes * vector);
+        let lanes = ((columns / vector / CUBES).next_power_of_two() / form.halves()).clamp(fewest, most);
+        let busy = input.div_ceil(form.at_once()) * lanes;
+        // Few cubes of most units become twice as many of half of them.
+        let few = 4 * vectors.div_ceil(lanes) <= CUBES && busy > UNITS[1] / 2;
+        let (lanes, busy) = if few { (lanes / 2, busy / 2) } else { (lanes, busy) };
+        let team = Team::new(&client, units(busy, vectors.div_ceil(lanes)));
+        let form = Form { team, lanes, ..form };
+        let parts = form.halves() * team.units / form.bundle() * lanes * vector;
+        let bytes = accumulator(x.dtype).size() * rows * (input + parts);
         let (strides, same) = (weight.meta.strides(), x.dtype == weight.dtype && team.units.is_power_of_two());
+        let enough = lanes * vector <= team.units;
         let row_major = strides[1] == 1 && strides[0].is_multiple_of(vector);
-        if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > SHARED_BYTES || !same || !row_major {
+        if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > SHARED_BYTES || !same || !enough || !row_major {
             return None;
         }
-        let form = Form { team, rows, input, lanes, before, adds: false };
         Some(Self { client, form, vector, vectors, row: strides[0] / vector })
     }
 
@@ -144,7 +165,7 @@ impl Product {
         let x = row_major(x);
         let (dtype, wide) = (x.dtype, accumulator(x.dtype));
         let y = new_tensor(&x, with_last(x.shape(), self.vectors * self.vector), dtype);
-        let form = Form { adds: residual.is_some(), ..self.form };
+        let form = Form { norms: norm.is_some(), adds: residual.is_some(), ..self.form };
         // Where there is no scale and no residual, the kernel reads none.
         let (norm, eps) = norm.map_or_else(|| (x.clone(), 0.0), |(norm, eps)| (row_major(norm), eps));
         let residual = residual.map_or_else(|| weight.clone(), row_major);
@@ -170,16 +191,10 @@ impl Product {
     }
 }
 
-/// Units of a cube: no more than have rows to ask for, nor than there is room for beside the other cubes.
-fn units(input: usize, lanes: usize, cubes: usize) -> usize {
+/// Units of a cube: no more than `busy`, nor than there is room for beside the other cubes.
+fn units(busy: usize, cubes: usize) -> usize {
     let [fewest, most] = UNITS;
-    let busy = (lanes * input.div_ceil(IN_FLIGHT)).next_power_of_two();
-    busy.min(1 << (ALL_UNITS / cubes.max(1)).max(1).ilog2()).clamp(fewest, most)
-}
-
-/// Units, `lanes` side by side, that add up what they have without the cube's memory.
-fn bundle(team: Team, lanes: usize) -> usize {
-    team.plane.max(lanes)
+    busy.next_power_of_two().min(1 << (ALL_UNITS / cubes.max(1)).max(1).ilog2()).clamp(fewest, most)
 }
 
 #[cube(launch)]
@@ -187,8 +202,8 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
     x: &[F],
     norm: &[W],
     weight: &[Vector<F, N>],
-    residual: &[Vector<F, N>],
-    y: &mut [Vector<F, N>],
+    residual: &[F],
+    y: &mut [F],
     eps: InputScalar,
     vectors: usize,
     weight_row: usize,
@@ -196,24 +211,41 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
     #[define(F, W, A)] _types: [ElemType; 3],
 ) {
     let (rows, input, lanes, units) = comptime!((form.rows, form.input, form.lanes, form.team.units));
+    let (halves, at_once) = comptime!((form.halves(), form.at_once()));
     let unit = UNIT_POS as usize;
     let (lane, share) = (unit % lanes, unit / lanes);
-    let step = comptime!(units / lanes * IN_FLIGHT);
+    let vector = N::value().comptime();
+    let step = comptime!(units / lanes * at_once);
     let column = CUBE_POS * lanes + lane;
-    let has_column = column < vectors;
-    // The weight is on its way while the rows are made ready.
+    // In the end a unit has a column of the result. What is added to it, and the weight, are on their way while the rows are
+    // made ready.
+    let (columns, width) = (comptime!(lanes * vector), vectors * vector);
+    let result = CUBE_POS * columns + unit;
+    let has_result = unit < columns && result < width;
+    let mut beside = Array::<F>::new(rows);
+    if comptime!(form.adds) {
+        #[unroll]
+        for row in 0..rows {
+            let mut value = F::new(0.0);
+            if has_result {
+                value = residual[row * width + result];
+            }
+            beside[row] = value;
+        }
+    }
     let mut next = Array::<Vector<F, N>>::new(IN_FLIGHT);
-    ask::<F, N>(weight, &mut next, share, column, has_column, weight_row, form);
+    ask::<F, N>(weight, &mut next, share, column, vectors, weight_row, form);
     let mut factors = Shared::<[A]>::new_slice(comptime!(rows * input));
+    let mut scales = Array::<A>::new(rows);
     #[unroll]
     for row in 0..rows {
-        prepare::<F, W, A>(x, norm, &mut factors, row, eps.get::<A>(), form);
+        scales[row] = prepare::<F, W, A>(x, norm, &mut factors, row, eps.get::<A>(), form);
     }
     sync_cube();
-    let mut sums = Array::<Vector<A, N>>::new(rows);
+    let mut sums = Array::<Vector<A, N>>::new(comptime!(rows * halves));
     #[unroll]
-    for row in 0..rows {
-        sums[row] = Vector::new(A::new(0.0));
+    for i in 0..comptime!(rows * halves) {
+        sums[i] = Vector::new(A::new(0.0));
     }
     for first in range_stepped(share, input, step) {
         let mut w = Array::<Vector<F, N>>::new(IN_FLIGHT);
@@ -221,68 +253,97 @@ fn fused_linear<F: Float, W: Float, A: Float, N: Size>(
         for j in 0..IN_FLIGHT {
             w[j] = next[j];
         }
-        ask::<F, N>(weight, &mut next, first + step, column, has_column, weight_row, form);
+        ask::<F, N>(weight, &mut next, first + step, column, vectors, weight_row, form);
         #[unroll]
-        for j in 0..IN_FLIGHT {
+        for j in 0..at_once {
             let i = first + comptime!(j * units / lanes);
             if i < input {
                 #[unroll]
                 for row in 0..rows {
-                    sums[row] += Vector::<A, N>::cast_from(w[j]) * Vector::new(factors[row * input + i]);
+                    let factor = Vector::new(factors[row * input + i]);
+                    #[unroll]
+                    for half in 0..halves {
+                        sums[row * halves + half] += Vector::<A, N>::cast_from(w[j * halves + half]) * factor;
+                    }
                 }
             }
         }
     }
-    let bundle = comptime!(bundle(form.team, lanes));
+    let bundle = comptime!(form.bundle());
     let bundles = comptime!(units / bundle);
-    let mut parts = Shared::<[Vector<A, N>]>::new_slice(comptime!(rows * bundles * lanes));
+    let mut parts = Shared::<[A]>::new_slice(comptime!(rows * halves * bundles * columns));
     #[unroll]
-    for row in 0..rows {
-        let sum = plane_sum_of_every::<A, N>(sums[row], lanes, bundle);
+    for i in 0..comptime!(rows * halves) {
+        let sum = plane_sum_of_every::<A, N>(sums[i], lanes, bundle);
         if unit % bundle < lanes {
-            parts[(row * bundles + unit / bundle) * lanes + lane] = sum;
+            let to = (i * bundles + unit / bundle) * columns + lane * vector;
+            #[unroll]
+            for e in 0..vector {
+                parts[to + e] = sum.extract(e);
+            }
         }
     }
     sync_cube();
-    if unit < lanes && has_column {
+    if has_result {
         #[unroll]
         for row in 0..rows {
-            let at = row * vectors + column;
-            let mut sum = parts[row * bundles * lanes + lane];
-            for other in 1..bundles {
-                sum += parts[(row * bundles + other) * lanes + lane];
+            let mut sum = whole::<A>(&parts, comptime!(row * halves), columns, bundles) * scales[row];
+            if comptime!(form.gates) {
+                let up = whole::<A>(&parts, comptime!(row * halves + 1), columns, bundles) * scales[row];
+                sum = sum * up / (A::new(1.0) + (-sum).exp());
             }
             if comptime!(form.adds) {
-                sum += Vector::cast_from(residual[at]);
+                sum += A::cast_from(beside[row]);
             }
-            y[at] = Vector::cast_from(sum);
+            y[row * width + result] = F::cast_from(sum);
         }
     }
 }
 
-/// Asks for some rows of the weight, from `first` on as far apart as this unit's are.
+/// Sum `which` of a unit's column, all bundles together.
+#[cube]
+fn whole<A: Float>(
+    parts: &Shared<[A]>,
+    #[comptime] which: usize,
+    #[comptime] columns: usize,
+    #[comptime] bundles: usize,
+) -> A {
+    let mut sum = parts[comptime!(which * bundles * columns) + UNIT_POS as usize];
+    #[unroll]
+    for other in 1..bundles {
+        sum += parts[comptime!((which * bundles + other) * columns) + UNIT_POS as usize];
+    }
+    sum
+}
+
+/// Asks for some rows of the weight, from `first` on as far apart as this unit's are, of each the vector at `column`, and
+/// that of the other half after it.
 #[cube]
 fn ask<F: Float, N: Size>(
     weight: &[Vector<F, N>],
     to: &mut Array<Vector<F, N>>,
     first: usize,
     column: usize,
-    has_column: bool,
+    vectors: usize,
     weight_row: usize,
     #[comptime] form: Form,
 ) {
     #[unroll]
-    for j in 0..IN_FLIGHT {
+    for j in 0..comptime!(form.at_once()) {
         let i = first + comptime!(j * form.team.units / form.lanes);
-        let mut w = Vector::<F, N>::new(F::new(0.0));
-        if has_column && i < form.input {
-            w = weight[i * weight_row + column];
+        #[unroll]
+        for half in 0..comptime!(form.halves()) {
+            let mut w = Vector::<F, N>::new(F::new(0.0));
+            if column < vectors && i < form.input {
+                w = weight[i * weight_row + half * vectors + column];
+            }
+            to[comptime!(j * form.halves() + half)] = w;
         }
-        to[j] = w;
     }
 }
 
-/// Leaves the row to be multiplied in shared memory.
+/// Leaves the row to be multiplied in shared memory, norm's weight included; returns what its products are to be multiplied
+/// by, one over its root mean square.
 #[cube]
 fn prepare<F: Float, W: Float, A: Float>(
     x: &[F],
@@ -291,61 +352,35 @@ fn prepare<F: Float, W: Float, A: Float>(
     #[comptime] row: usize,
     eps: A,
     #[comptime] form: Form,
-) {
+) -> A {
     let (input, units) = comptime!((form.input, form.team.units));
-    let (unit, step) = (UNIT_POS as usize, comptime!(units * AT_ONCE));
-    let first = comptime!(row * input);
-    match comptime!(form.before) {
-        Before::Nothing => {
-            for from in range_stepped(unit, input, step) {
-                let values = some::<F>(x, first, from, form);
-                #[unroll]
-                for j in 0..AT_ONCE {
-                    let i = from + comptime!(j * units);
-                    if i < input {
-                        factors[first + i] = A::cast_from(values[j]);
-                    }
-                }
-            }
+    let (unit, first) = (UNIT_POS as usize, comptime!(row * input));
+    let mut squares = A::new(0.0);
+    for from in range_stepped(unit, input, comptime!(units * AT_ONCE)) {
+        let values = some::<F>(x, first, from, form);
+        let mut scales = Array::<W>::new(AT_ONCE);
+        if comptime!(form.norms) {
+            scales = some::<W>(norm, 0, from, form);
         }
-        Before::RmsNorm => {
-            let mut squares = A::new(0.0);
-            for from in range_stepped(unit, input, step) {
-                let values = some::<F>(x, first, from, form);
-                #[unroll]
-                for j in 0..AT_ONCE {
-                    let value = A::cast_from(values[j]);
+        #[unroll]
+        for j in 0..AT_ONCE {
+            let i = from + comptime!(j * units);
+            if i < input {
+                let value = A::cast_from(values[j]);
+                if comptime!(form.norms) {
                     squares += value * value;
-                }
-            }
-            let squares = cube_sum::<A>(squares, comptime!(form.team));
-            let r = (squares / A::cast_from(input as u32) + eps).sqrt().recip();
-            for from in range_stepped(unit, input, step) {
-                let values = some::<F>(x, first, from, form);
-                let scales = some::<W>(norm, 0, from, form);
-                #[unroll]
-                for j in 0..AT_ONCE {
-                    let i = from + comptime!(j * units);
-                    if i < input {
-                        factors[first + i] = A::cast_from(values[j]) * r * A::cast_from(scales[j]);
-                    }
+                    factors[first + i] = value * A::cast_from(scales[j]);
+                } else {
+                    factors[first + i] = value;
                 }
             }
         }
-        Before::Swiglu => {
-            for from in range_stepped(unit, input, step) {
-                let gates = some::<F>(x, 2 * first, from, form);
-                let ups = some::<F>(x, 2 * first + input, from, form);
-                #[unroll]
-                for j in 0..AT_ONCE {
-                    let i = from + comptime!(j * units);
-                    if i < input {
-                        let gate = A::cast_from(gates[j]);
-                        factors[first + i] = gate * A::cast_from(ups[j]) / (A::new(1.0) + (-gate).exp());
-                    }
-                }
-            }
-        }
+    }
+    if comptime!(form.norms) {
+        let squares = cube_sum::<A>(squares, comptime!(form.team));
+        (squares / A::cast_from(input as u32) + eps).sqrt().recip()
+    } else {
+        A::new(1.0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Linear layers together with what stands before them, for the few rows of a decode step. Not differentiable.
 //!
 //! ```text
-//! y = rms_norm(x) W            y = residual + swiglu(gate_up) W            y = residual + x W
+//! y = rms_norm(x) W            y = swiglu(rms_norm(x) W)            y = residual + x W
 //! ```
 //!
 //! A step of one token does little at every layer: what it takes is the launches. On CubeCL devices each of these is one,
@@ -27,7 +27,7 @@ use super::primitive::with_last;
 use super::rms_norm::RmsNormOps;
 use super::swiglu::SwigluOps;
 
-/// What a backend provides for [`rms_norm_linear`], [`swiglu_linear_add`] and [`linear_add`].
+/// What a backend provides for [`rms_norm_linear`], [`rms_norm_linear_swiglu`] and [`linear_add`].
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     Cube: cfg(feature = "cubecl"),
@@ -47,15 +47,16 @@ pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
         Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by)
     }
 
-    /// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]` times `weight [in, out]`.
-    #[fusion(dtype = residual, shape = residual)]
-    fn swiglu_linear_add(
-        gate_up: FloatTensor<Self>,
+    /// SwiGLU of the same, gate first: `[.., out / 2]`.
+    #[fusion(dtype = x, shape = with_last(x.clone(), weight[1] / 2))]
+    fn rms_norm_linear_swiglu(
+        x: FloatTensor<Self>,
+        norm: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        residual: FloatTensor<Self>,
+        eps: f64,
         by: Products,
     ) -> FloatTensor<Self> {
-        Self::packed_linear_add(Self::swiglu(gate_up), weight, residual, by)
+        Self::swiglu(Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by))
     }
 
     /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.
@@ -83,11 +84,11 @@ pub fn rms_norm_linear(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f6
     Tensor::from_dispatch(<Dispatch as FusedLinearOps>::rms_norm_linear(x, norm, weight, eps, by))
 }
 
-/// `residual [.., out]` plus SwiGLU of `gate_up [.., 2 in]`, gate first, times `weight [in, out]`.
+/// SwiGLU of [`rms_norm_linear`], gate first: `[.., out / 2]`.
 #[must_use]
-pub fn swiglu_linear_add(gate_up: Tensor<3>, weight: Tensor<2>, residual: Tensor<3>, by: Products) -> Tensor<3> {
-    let (gate_up, weight, residual) = (gate_up.into_dispatch(), weight.into_dispatch(), residual.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::swiglu_linear_add(gate_up, weight, residual, by))
+pub fn rms_norm_linear_swiglu(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f64, by: Products) -> Tensor<3> {
+    let (x, norm, weight) = (x.into_dispatch(), norm.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::rms_norm_linear_swiglu(x, norm, weight, eps, by))
 }
 
 /// `residual [.., out]` plus `x [.., in]` times `weight [in, out]`.

@@ -13,7 +13,7 @@ use crate::ops::cube::{
 };
 
 /// Cubes that share the rows of a backward pass: each leaves one partial sum of the weight's gradient.
-const BACKWARD_CUBES: usize = 256;
+const BACKWARD_CUBES: usize = 512;
 
 /// Vectors of the weight's gradient that a cube sums, and units that share the parts of each.
 const SUM_LANES: usize = 16;
@@ -193,11 +193,16 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     let end_row = min(first_row + rows_each, rows);
     let mut next_x = Array::<Vector<F, N>>::new(vectors_each);
     let mut next_dy = Array::<Vector<F, N>>::new(vectors_each);
+    let mut next_past = Array::<Vector<F, N>>::new(vectors_each);
     ask::<F, N>(x, &mut next_x, first_row, end_row, vectors, vectors_each, team);
     ask::<F, N>(gradient, &mut next_dy, first_row, end_row, vectors, vectors_each, team);
+    if adds {
+        ask::<F, N>(past, &mut next_past, first_row, end_row, vectors, vectors_each, team);
+    }
     for row in first_row..end_row {
         let mut values = Array::<Vector<A, N>>::new(vectors_each);
         let mut dys = Array::<Vector<A, N>>::new(vectors_each);
+        let mut pasts = Array::<Vector<F, N>>::new(vectors_each);
         let mut squares = zero;
         let mut products = zero;
         #[unroll]
@@ -208,9 +213,15 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
             products += dy * Vector::cast_from(weight[at]) * value;
             values[i] = value;
             dys[i] = dy;
+            if adds {
+                pasts[i] = next_past[i];
+            }
         }
         ask::<F, N>(x, &mut next_x, row + 1, end_row, vectors, vectors_each, team);
         ask::<F, N>(gradient, &mut next_dy, row + 1, end_row, vectors, vectors_each, team);
+        if adds {
+            ask::<F, N>(past, &mut next_past, row + 1, end_row, vectors, vectors_each, team);
+        }
         let squares = cube_sum::<A>(squares.vector_sum(), team);
         let products = cube_sum::<A>(products.vector_sum(), team);
         let r = inverse_rms::<A>(squares, columns, eps);
@@ -222,11 +233,10 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
             if at < vectors {
                 dw[i] += dys[i] * values[i] * r;
                 let mut slope = dys[i] * Vector::cast_from(weight[at]) * r - values[i] * factor;
-                let to = row * vectors + at;
                 if adds {
-                    slope += Vector::cast_from(past[to]);
+                    slope += Vector::cast_from(pasts[i]);
                 }
-                dx[to] = Vector::cast_from(slope);
+                dx[row * vectors + at] = Vector::cast_from(slope);
             }
         }
     }

@@ -1,16 +1,18 @@
 #![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
 
+use std::f32::consts::LOG2_E;
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, add_weighed, copy, fetch, gift, hide, products, row_max, row_sum, store,
-    zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, add_weighed, arrived, copy, exp2, exp2_of, gift, hide, products, row_max,
+    row_sum, zeros,
 };
 use crate::ops::attention::places::{NEVER, Places, head_in_turn, late_tile_in_turn, row_at};
 
-/// How far a score may lie above the largest known one: exponentials then reach a few thousand, which 16 bits still hold.
-const MARGIN: f32 = 8.0;
+/// How far a score may lie above the largest known one, in powers of two: 16 bits still hold that much.
+const MARGIN: f32 = 12.0;
 
 /// Attention, and the logarithm of each row's sum of exponentials.
 #[cube(launch)]
@@ -35,14 +37,17 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     let first_row = late_tile_in_turn() * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
+    // Of a power of two instead of e.
+    let scale = scale * LOG2_E;
 
     let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
     let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
     let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
     copy::<F, W>(queries, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(keys, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
+    copy::<F, W>(keys, &mut k, step, &head, step, end_key, &at, Part::Keys, step, tile);
     copy::<F, W>(values, &mut v, 0, &head, 0, end_key, &at, Part::Values, step, tile);
-    sync_cube();
+    arrived();
 
     // Of each of a unit's rows, `2 r + j` being row `16 r + 8 j + g` of its plane. No score that does not count comes close
     // to the first largest ones.
@@ -58,13 +63,15 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     }
     let (columns, features) = comptime!((tile.passing / COLUMNS, tile.sizes.head_dim / COLUMNS));
     let mut result = zeros::<P>(comptime!(tile.lefts * features));
-    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
+    let share_key = share * comptime!(tile.passing);
+    // Scores are one step of keys ahead of the values, so that their products are computed beside exponentials.
+    let mut scores = products::<F, W, P>(&q, plane_row, &k, share_key, tile);
+    sync_cube();
     for first_key in range_stepped(0, end_key, step) {
         let (here, there) = (first_key / step % 2 * step, (first_key / step + 1) % 2 * step);
-        let mine = here + share * comptime!(tile.passing);
-        let first_mine = first_key + share * comptime!(tile.passing);
-        fetch::<F, W>(keys, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
-        let mut scores = products::<F, W, P>(&q, plane_row, &k, mine, tile);
+        let first_mine = first_key + share_key;
+        copy::<F, W>(keys, &mut k, here, &head, first_key + 2 * step, end_key, &at, Part::Keys, step, tile);
+        copy::<F, W>(values, &mut v, there, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut scores, first_mine, &newest, tile);
         }
@@ -85,7 +92,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
             #[unroll]
             for j in 0..rows {
                 let new_largest = max(largest[j], row_max(found[j]));
-                let factor = ((largest[j] - new_largest) * scale).exp();
+                let factor = exp2_of((largest[j] - new_largest) * scale);
                 largest[j] = new_largest;
                 total[j] *= factor;
                 #[unroll]
@@ -94,23 +101,26 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
                 }
             }
         }
-        store::<F, W>(&next, &mut k, there, step, tile);
-        fetch::<F, W>(values, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
+        // From here on nothing branches.
+        let next_scores = products::<F, W, P>(&q, plane_row, &k, there + share_key, tile);
         #[unroll]
         for j in 0..rows {
             let least = -(largest[j] * scale);
             let mut sum = Vector::<f32, P>::new(0.0);
             #[unroll]
             for i in 0..columns {
-                let p = (scores[tile.score(j, i)] * Vector::new(scale) + Vector::new(least)).exp();
+                let p = exp2::<P>(scores[tile.score(j, i)] * Vector::new(scale) + Vector::new(least));
                 scores[tile.score(j, i)] = p;
                 sum += p;
             }
             total[j] += sum.vector_sum();
         }
-        add_weighed::<F, W, P>(&scores, &v, mine, &mut result, tile);
-        store::<F, W>(&next, &mut v, there, step, tile);
-        sync_cube();
+        add_weighed::<F, W, P>(&scores, &v, here + share_key, &mut result, tile);
+        #[unroll]
+        for i in 0..comptime!(2 * tile.lefts * columns) {
+            scores[i] = next_scores[i];
+        }
+        arrived();
     }
     if comptime!(tile.shares > 1) {
         let values = comptime!(2 * tile.lefts * features);
@@ -138,7 +148,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
                 for j in 0..rows {
                     let (theirs, mine) = (scores[j * givers + from], largest[j]);
                     let both = max(mine, theirs);
-                    let (keep, add) = (((mine - both) * scale).exp(), ((theirs - both) * scale).exp());
+                    let (keep, add) = (exp2_of((mine - both) * scale), exp2_of((theirs - both) * scale));
                     largest[j] = both;
                     total[j] = total[j] * keep + scores[(rows + j) * givers + from] * add;
                     #[unroll]
@@ -154,16 +164,17 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     #[unroll]
     for j in 0..rows {
         let sum = row_sum(total[j]);
+        let inverse = Vector::<f32, P>::new(1.0 / sum);
         let row = first_row + plane_row + g + 8 * j;
         if row < end_row && share == 0 {
             let to = row_at(&head, row, &at, tile.sizes);
             #[unroll]
             for i in 0..features {
-                let value = result[tile.result(j, i)] / Vector::new(sum);
+                let value = result[tile.result(j, i)] * inverse;
                 out[(to * comptime!(tile.sizes.head_dim) + i * COLUMNS) / PAIR + t] = Vector::cast_from(value);
             }
             if t == 0 {
-                sums[to] = largest[j] * scale + sum.ln();
+                sums[to] = largest[j] * scale / LOG2_E + sum.ln();
             }
         }
     }

@@ -1,11 +1,13 @@
 #![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
 
+use std::f32::consts::LOG2_E;
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, copy, fetch, gift, hide, keep, kept_products, products,
-    store, zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, arrived, copy, exp2, gift, hide, keep, kept_products,
+    products, zeros,
 };
 use crate::ops::attention::places::{
     NEVER, Places, Sizes, head_in_turn, head_of, key_at, late_tile_in_turn, query_at, row_at, split_in_turn,
@@ -44,7 +46,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     copy::<F, W>(gradient, &mut d_out, 0, &head, first_row, end_row, &at, Part::Results, staying, tile);
     copy::<F, W>(qkv, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
     copy::<F, W>(qkv, &mut v, 0, &head, 0, end_key, &at, Part::Values, step, tile);
-    sync_cube();
+    arrived();
 
     let rows = comptime!(2 * tile.lefts);
     let mut newest = Array::<usize>::new(rows);
@@ -56,36 +58,34 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
         let row = min(first_row + plane_row + g + 8 * j, end_row - 1);
         let from = row_at(&head, row, &at, tile.sizes);
         newest[j] = at.past + row / group;
-        row_sums[j] = sums[from];
+        row_sums[j] = sums[from] * LOG2_E;
         row_delta[j] = delta[from];
     }
     let (columns, features) = comptime!((tile.passing / COLUMNS, tile.sizes.head_dim / COLUMNS));
     let mut d_q = zeros::<P>(comptime!(tile.lefts * features));
-    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(step)));
     for first_key in range_stepped(0, end_key, step) {
         let (here, there) = (first_key / step % 2 * step, (first_key / step + 1) % 2 * step);
         let mine = here + share * comptime!(tile.passing);
         let first_mine = first_key + share * comptime!(tile.passing);
-        fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        copy::<F, W>(qkv, &mut k, there, &head, first_key + step, end_key, &at, Part::Keys, step, tile);
+        copy::<F, W>(qkv, &mut v, there, &head, first_key + step, end_key, &at, Part::Values, step, tile);
         let mut slopes = products::<F, W, P>(&q, plane_row, &k, mine, tile);
-        store::<F, W>(&next, &mut k, there, step, tile);
-        fetch::<F, W>(qkv, &mut next, &head, first_key + step, end_key, &at, Part::Values, step, tile);
-        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut slopes, first_mine, &newest, tile);
         }
+        // From here on nothing branches, so that exponentials are computed beside products.
+        let d_p = products::<F, W, P>(&d_out, plane_row, &v, mine, tile);
         #[unroll]
         for j in 0..rows {
             #[unroll]
             for i in 0..columns {
                 let place = tile.score(j, i);
-                let p = (slopes[place] * Vector::new(scale) - Vector::new(row_sums[j])).exp();
+                let p = exp2::<P>(slopes[place] * Vector::new(scale * LOG2_E) - Vector::new(row_sums[j]));
                 slopes[place] = p * (d_p[place] - Vector::new(row_delta[j]));
             }
         }
         add_weighed::<F, W, P>(&slopes, &k, mine, &mut d_q, tile);
-        store::<F, W>(&next, &mut v, there, step, tile);
-        sync_cube();
+        arrived();
     }
     if comptime!(tile.shares > 1) {
         let values = comptime!(2 * tile.lefts * features);
@@ -157,7 +157,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let mut row_delta = Shared::<[f32]>::new_slice(comptime!(2 * passing));
     copy::<F, W>(qkv, &mut q, 0, &head, first_key, end_key, &at, Part::Keys, staying, tile);
     copy::<F, W>(qkv, &mut d_out, 0, &head, first_key, end_key, &at, Part::Values, staying, tile);
-    sync_cube();
+    arrived();
     let k = keep::<F, W, P>(&q, plane_key, tile);
     let v = keep::<F, W, P>(&d_out, plane_key, tile);
     sync_cube();
@@ -172,20 +172,17 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     copy::<F, W>(gradient, &mut d_out, begin, &head, start, end_row, &at, Part::Results, passing, tile);
     let first = row_at(&head, min(start + unit, end_row - 1), &at, tile.sizes);
     if unit < passing {
-        row_sums[begin + unit] = sums[first];
+        row_sums[begin + unit] = sums[first] * LOG2_E;
         row_delta[begin + unit] = delta[first];
     }
-    sync_cube();
-    let mut next = Array::<Vector<F, W>>::new(comptime!(tile.each(passing)));
+    arrived();
     for first_row in range_stepped(start, end_row, step) {
         let (here, there) = (first_row / step % 2 * passing, (first_row / step + 1) % 2 * passing);
-        fetch::<F, W>(qkv, &mut next, &head, first_row + step, end_row, &at, Part::Queries, passing, tile);
+        copy::<F, W>(qkv, &mut q, there, &head, first_row + step, end_row, &at, Part::Queries, passing, tile);
+        copy::<F, W>(gradient, &mut d_out, there, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
         let from = row_at(&head, min(first_row + step + unit, end_row - 1), &at, tile.sizes);
-        let (next_sum, next_delta) = (sums[from], delta[from]);
+        let (next_sum, next_delta) = (sums[from] * LOG2_E, delta[from]);
         let mut weights = kept_products::<F, W, P>(&k, &q, here, tile);
-        store::<F, W>(&next, &mut q, there, passing, tile);
-        fetch::<F, W>(gradient, &mut next, &head, first_row + step, end_row, &at, Part::Results, passing, tile);
-        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         if at.past + first_row / group < first_key + staying || first_row + passing > end_row {
             #[unroll]
             for i in 0..columns {
@@ -204,6 +201,8 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
                 }
             }
         }
+        // From here on nothing branches, so that exponentials are computed beside products.
+        let mut slopes = kept_products::<F, W, P>(&v, &d_out, here, tile);
         #[unroll]
         for i in 0..columns {
             let mut sum = Vector::<f32, P>::new(0.0);
@@ -215,19 +214,18 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
             }
             #[unroll]
             for j in 0..2usize {
-                let p = (weights[2 * i + j] * Vector::new(scale) - sum).exp();
+                let p = exp2::<P>(weights[2 * i + j] * Vector::new(scale * LOG2_E) - sum);
                 weights[2 * i + j] = p;
                 slopes[2 * i + j] = p * (slopes[2 * i + j] - mean);
             }
         }
         add_weighed::<F, W, P>(&weights, &d_out, here, &mut d_v, tile);
         add_weighed::<F, W, P>(&slopes, &q, here, &mut d_k, tile);
-        store::<F, W>(&next, &mut d_out, there, passing, tile);
         if unit < passing {
             row_sums[there + unit] = next_sum;
             row_delta[there + unit] = next_delta;
         }
-        sync_cube();
+        arrived();
     }
     #[unroll]
     for j in 0..2usize {

@@ -52,63 +52,8 @@ enum Part {
     Values,
 }
 
-/// A unit's share of `count` rows from `first` on; zeros from `end` on. What is read here may be on its way while other things
-/// are computed, until [`store`] wants it.
-#[cube]
-fn fetch<F: Float, W: Size>(
-    from: &[Vector<F, W>],
-    to: &mut Array<Vector<F, W>>,
-    head: &Head,
-    first: usize,
-    end: usize,
-    at: &Places,
-    #[comptime] part: Part,
-    #[comptime] count: usize,
-    #[comptime] tile: MatrixTile,
-) {
-    let vectors = comptime!(tile.sizes.head_dim / WIDE);
-    #[unroll]
-    for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
-        let (row, d) = (place / vectors, place % vectors);
-        let mut value = Vector::<F, W>::new(F::new(0.0));
-        if row < count && first + row < end {
-            let start = if comptime!(part == Part::Queries) {
-                query_at(head, first + row, at, tile.sizes)
-            } else if comptime!(part == Part::Results) {
-                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
-            } else if comptime!(part == Part::Keys) {
-                key_at(head, first + row, at)
-            } else {
-                value_at(head, first + row, at)
-            };
-            value = from[start / WIDE + d];
-        }
-        to[i] = value;
-    }
-}
-
-/// Leaves a unit's share of `count` rows in the cube's memory, from row `begin` on.
-#[cube]
-fn store<F: Float, W: Size>(
-    from: &Array<Vector<F, W>>,
-    to: &mut Shared<[Vector<F, W>]>,
-    begin: usize,
-    #[comptime] count: usize,
-    #[comptime] tile: MatrixTile,
-) {
-    let vectors = comptime!(tile.sizes.head_dim / WIDE);
-    #[unroll]
-    for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
-        let (row, d) = (place / vectors, place % vectors);
-        if row < count {
-            to[(begin + row) * comptime!(tile.stride()) + d] = from[i];
-        }
-    }
-}
-
-/// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on.
+/// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on. They are on their
+/// way while other things are computed, until [`arrived`].
 #[cube]
 fn copy<F: Float, W: Size>(
     from: &[Vector<F, W>],
@@ -122,9 +67,45 @@ fn copy<F: Float, W: Size>(
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
-    let mut rows = Array::<Vector<F, W>>::new(comptime!(tile.each(count)));
-    fetch::<F, W>(from, &mut rows, head, first, end, at, part, count, tile);
-    store::<F, W>(&rows, to, begin, count, tile);
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        if row < count {
+            let start = if comptime!(part == Part::Queries) {
+                query_at(head, first + row, at, tile.sizes)
+            } else if comptime!(part == Part::Results) {
+                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+            } else if comptime!(part == Part::Keys) {
+                key_at(head, first + row, at)
+            } else {
+                value_at(head, first + row, at)
+            };
+            let bytes = select(first + row < end, 16u32, 0u32);
+            let (source, target) = (start / WIDE + d, (begin + row) * comptime!(tile.stride()) + d);
+            bring::<F, W>(&from[source..source + 1], &mut to[target..target + 1], bytes);
+        }
+    }
+}
+
+/// Begins to copy a vector of 16 bytes, of which those behind the first `bytes` are zeros (CUDA's PTX ISA, `cp.async`).
+#[cube]
+fn bring<F: Float, W: Size>(from: &[Vector<F, W>], to: &mut [Vector<F, W>], bytes: u32) {
+    gpu_asm!(
+        "{{ .reg .u64 to; cvta.to.shared.u64 to, {}; cp.async.cg.shared.global [to], [{}], 16, {}; }}",
+        mem_out(_) to.as_mut_ptr(),
+        mem_in(_) from.as_ptr(),
+        in(_) bytes,
+        options(explicit_mem)
+    );
+}
+
+/// Waits for what all units of the cube have begun to copy, and for all units.
+#[cube]
+fn arrived() {
+    gpu_asm!("cp.async.wait_all;");
+    sync_cube();
 }
 
 /// The left factor of 16 rows from `row` and 16 features from `16 step`.
@@ -381,6 +362,25 @@ fn hide<P: Size>(
 fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
     let unit = UNIT_POS_X as usize % comptime!(tile.planes * PLANE);
     (share - 1) * comptime!(tile.planes * PLANE) + unit
+}
+
+/// Two to the power of each, off by 2^-22 of it at most, and zero below 2^-126: one instruction (CUDA's PTX ISA, `ex2.approx`).
+/// Whatever multiplies these matrices takes PTX.
+#[cube]
+fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
+    let mut powers = exponents;
+    #[unroll]
+    for e in 0..exponents.vector_size() {
+        powers.insert(e, exp2_of(exponents.extract(e)));
+    }
+    powers
+}
+
+#[cube]
+fn exp2_of(exponent: f32) -> f32 {
+    let power: f32;
+    gpu_asm!("ex2.approx.ftz.f32 {}, {};", out(_) power, in(_) exponent, options(pure, nomem));
+    power
 }
 
 /// Over the four units that share a row.

@@ -3,25 +3,31 @@ use cubecl::prelude::*;
 
 use super::{ROW_UNITS, Tile, each, load_keys, load_results, load_rows, products};
 use crate::ops::attention::places::{Head, Places, from_the_end, head, key_at, query_at, row_at, value_at};
+use crate::ops::cube::plane_sum_of_neighbours;
 
-/// `sum over features of dO O` of every row and head, `[batch, seq, query]`.
+/// `sum over features of dO O` of every row and head, `[batch, seq, query]`, by `sharing` units side by side in a plane.
 #[cube(launch)]
 pub fn attention_delta<F: Float, A: Float, N: Size>(
     out: &[Vector<F, N>],
     gradient: &[Vector<F, N>],
     delta: &mut [A],
-    vectors: usize,
+    rows: usize,
+    #[comptime] vectors: usize,
+    #[comptime] sharing: usize,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
-    if ABSOLUTE_POS >= delta.len() {
-        terminate!();
-    }
+    let (row, place) = (ABSOLUTE_POS / sharing, ABSOLUTE_POS % sharing);
+    let first = min(row, rows - 1) * vectors + place;
     let mut sum = Vector::<A, N>::new(A::new(0.0));
-    for i in 0..vectors {
-        let at = ABSOLUTE_POS * vectors + i;
+    #[unroll]
+    for i in 0..comptime!(vectors / sharing) {
+        let at = first + i * sharing;
         sum += Vector::<A, N>::cast_from(out[at]) * Vector::cast_from(gradient[at]);
     }
-    delta[ABSOLUTE_POS] = sum.vector_sum();
+    let sum = plane_sum_of_neighbours::<A>(sum.vector_sum(), sharing);
+    if place == 0 && row < rows {
+        delta[row] = sum;
+    }
 }
 
 /// Writes this unit's part of `P` and of `dS`, scores of a tile recomputed from saved sums.
