@@ -1,6 +1,10 @@
 //! The kernels of [`super::cube`] for one query: its keys shared out among cubes, whose parts are put together afterwards.
 
 #![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+#![expect(
+    clippy::collapsible_if,
+    reason = "what only some kernels have is left out of the others by an `if` of its own"
+)]
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -126,9 +130,9 @@ pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N
     // One of the cubes that have the new key, and of its units one for each part.
     let pair = CUBE_POS_Y as usize;
     let (sharing, unit) = (comptime!(tile.sharing()), UNIT_POS as usize);
-    let is_first = CUBE_POS_X == 0 && pair % comptime!(tile.groups_of_head) == 0;
-    if is_first && unit < sharing {
-        let slot = pair / comptime!(tile.groups_of_head) * capacity + newest;
+    let (head, in_head) = (pair / comptime!(tile.groups_of_head), pair % comptime!(tile.groups_of_head));
+    if CUBE_POS_X == 0 && in_head == 0 && unit < sharing {
+        let slot = head * capacity + newest;
         #[unroll]
         for i in 0..comptime!(tile.each()) {
             let to = slot * comptime!(tile.vectors()) + unit + i * sharing;
