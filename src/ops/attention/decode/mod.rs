@@ -6,66 +6,18 @@
     reason = "what only some kernels have is left out of the others by an `if` of its own"
 )]
 
+mod new;
+mod tile;
+
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
+use new::{New, as_they_are, turned};
+
 use super::places::NEVER;
-use crate::ops::cube::{Team, plane_sum_of_every, plane_sum_of_neighbours};
+use crate::ops::cube::{plane_sum_of_every, plane_sum_of_neighbours};
 
-/// Vectors of keys, and as many of values, that a unit asks for before it uses them.
-const IN_FLIGHT: usize = 8;
-
-/// What one cube of a decode step works on: query heads that share a key-value head, and some of its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct DecodeTile {
-    pub team: Team,
-    /// Query heads.
-    pub group: usize,
-    /// Groups of a sequence, and of a key-value head.
-    pub groups: usize,
-    pub groups_of_head: usize,
-    pub head_dim: usize,
-    /// Elements of a vector.
-    pub vector: usize,
-    /// Cubes that share the keys of a head.
-    pub splits: usize,
-    /// Keys of each.
-    pub split_keys: usize,
-    /// Whether the newest key and value are not in the cache yet.
-    pub appends: bool,
-}
-
-impl DecodeTile {
-    /// Vectors of a head.
-    fn vectors(self) -> usize {
-        self.head_dim / self.vector
-    }
-
-    /// Units that share a key, side by side in a plane.
-    fn sharing(self) -> usize {
-        sharing(self.vectors(), self.team.plane)
-    }
-
-    /// Vectors of a key that each of them has.
-    fn each(self) -> usize {
-        self.vectors() / self.sharing()
-    }
-
-    /// Keys that the cube asks for at a time, and as often one after the other.
-    fn at_once(self) -> [usize; 2] {
-        [self.team.units / self.sharing(), (IN_FLIGHT / self.each()).max(1)]
-    }
-
-    /// Parts that are put together through the cube's memory: of planes, or of units where there are none.
-    fn parts(self) -> usize {
-        self.team.units / self.team.plane
-    }
-}
-
-/// Units side by side in a plane that share `vectors` evenly, a power of two.
-pub(super) fn sharing(vectors: usize, plane: usize) -> usize {
-    (1 << vectors.trailing_zeros()).min(plane)
-}
+pub(super) use tile::{DecodeTile, sharing};
 
 /// Attention of one query for each head, its position known.
 #[cube(launch)]
@@ -140,116 +92,6 @@ pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N
             values[to] = new.value[i];
         }
     }
-}
-
-/// A unit's part of what is new in a step.
-#[derive(CubeType)]
-struct New<F: Float, A: Float, N: Size> {
-    /// Of each query head, scaled.
-    queries: Array<Vector<A, N>>,
-    /// Empty if they are in the cache.
-    key: Array<Vector<F, N>>,
-    value: Array<Vector<F, N>>,
-}
-
-/// Queries that are turned, behind keys and values that are in the cache.
-#[cube]
-fn as_they_are<F: Float, A: Float, N: Size>(
-    queries: &[Vector<F, N>],
-    row: usize,
-    scale: A,
-    #[comptime] tile: DecodeTile,
-) -> New<F, A, N> {
-    let (group, vectors, sharing, each) = comptime!((tile.group, tile.vectors(), tile.sharing(), tile.each()));
-    let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
-    let first = batch * row / comptime!(tile.vector) + in_batch * comptime!(group * vectors);
-    let place = UNIT_POS as usize % sharing;
-    let mut q = Array::<Vector<A, N>>::new(comptime!(group * each));
-    #[unroll]
-    for g in 0..group {
-        #[unroll]
-        for i in 0..each {
-            let d = place + i * sharing;
-            q[g * each + i] = Vector::cast_from(queries[first + g * vectors + d]) * Vector::new(scale);
-        }
-    }
-    New::<F, A, N> { queries: q, key: Array::new(0usize), value: Array::new(0usize) }
-}
-
-/// Queries, key and value of a packed row, queries and key turned.
-#[cube]
-fn turned<F: Float, T: Float, A: Float, N: Size, M: Size>(
-    qkv: &[Vector<F, N>],
-    cos: &[Vector<T, M>],
-    sin: &[Vector<T, M>],
-    position: usize,
-    row: usize,
-    scale: A,
-    #[comptime] tile: DecodeTile,
-) -> New<F, A, N> {
-    let (group, vectors, sharing, each) = comptime!((tile.group, tile.vectors(), tile.sharing(), tile.each()));
-    let (groups, groups_of_head) = comptime!((tile.groups, tile.groups_of_head));
-    let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / groups, pair % groups);
-    let first = batch * row / comptime!(tile.vector);
-    let first_query = first + in_batch * comptime!(group * vectors);
-    let key_at = first + comptime!(groups * group * vectors) + in_batch / groups_of_head * vectors;
-    let value_at = key_at + comptime!(groups / groups_of_head * vectors);
-    let place = UNIT_POS as usize % sharing;
-    let mut queries = Array::<Vector<A, N>>::new(comptime!(group * each));
-    let mut key = Array::<Vector<F, N>>::new(each);
-    let mut value = Array::<Vector<F, N>>::new(each);
-    #[unroll]
-    for i in 0..each {
-        let d = place + i * sharing;
-        let half = comptime!(vectors / 2);
-        let angle = position * half + d % half;
-        let c = of_table::<T, A, N, M>(cos, angle);
-        let s = of_table::<T, A, N, M>(sin, angle);
-        // The first half of a head turns by the second, which turns the other way.
-        let s = if d < half { -s } else { s };
-        #[unroll]
-        for g in 0..group {
-            let query = turn::<F, A, N>(qkv, first_query + g * vectors, d, c, s, vectors);
-            queries[g * each + i] = Vector::cast_from(query) * Vector::new(scale);
-        }
-        key[i] = turn::<F, A, N>(qkv, key_at, d, c, s, vectors);
-        value[i] = qkv[value_at + d];
-    }
-    New::<F, A, N> { queries, key, value }
-}
-
-/// Vector `d` of the head that begins at `first`, turned.
-#[cube]
-fn turn<F: Float, A: Float, N: Size>(
-    qkv: &[Vector<F, N>],
-    first: usize,
-    d: usize,
-    c: Vector<A, N>,
-    s: Vector<A, N>,
-    #[comptime] vectors: usize,
-) -> Vector<F, N> {
-    let partner = (d + comptime!(vectors / 2)) % vectors;
-    let (a, b) = (Vector::<A, N>::cast_from(qkv[first + d]), Vector::<A, N>::cast_from(qkv[first + partner]));
-    Vector::cast_from(a * c + b * s)
-}
-
-/// Vector `at` of a table whose own vectors may be shorter.
-#[cube]
-fn of_table<T: Float, A: Float, N: Size, M: Size>(table: &[Vector<T, M>], at: usize) -> Vector<A, N> {
-    let mut whole = Vector::<A, N>::new(A::new(0.0));
-    let width = M::value().comptime();
-    let parts = N::value().comptime() / width;
-    #[unroll]
-    for part in 0..parts {
-        let some = table[at * parts + part];
-        #[unroll]
-        for e in 0..width {
-            whole.insert(comptime!(part * width + e), A::cast_from(some.extract(e)));
-        }
-    }
-    whole
 }
 
 /// Attention of a group to `stored` keys of the cache, and to what is new if that [`DecodeTile::appends`]; of some keys alone
