@@ -309,9 +309,8 @@ fn whole<A: Float>(
     #[comptime] bundles: usize,
 ) -> A {
     let mut sum = parts[comptime!(which * bundles * columns) + UNIT_POS as usize];
-    #[unroll]
     for other in 1..bundles {
-        sum += parts[comptime!((which * bundles + other) * columns) + UNIT_POS as usize];
+        sum += parts[(comptime!(which * bundles) + other) * columns + UNIT_POS as usize];
     }
     sum
 }

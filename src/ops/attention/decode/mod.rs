@@ -215,7 +215,6 @@ fn decode<F: Float, A: Float, N: Size>(
     #[unroll]
     for g in 0..group {
         let mut most = in_parts[g * parts];
-        #[unroll]
         for other in 1..parts {
             most = max(most, in_parts[g * parts + other]);
         }
@@ -245,13 +244,11 @@ fn decode<F: Float, A: Float, N: Size>(
     for i in range_stepped(unit, comptime!(group * head_dim), comptime!(tile.team.units)) {
         let g = i / head_dim;
         let mut sum = gathered[i];
-        #[unroll]
         for other in 1..parts {
             sum += gathered[other * comptime!(group * head_dim) + i];
         }
         if comptime!(tile.splits == 1) {
             let mut weight = totals[g * parts];
-            #[unroll]
             for other in 1..parts {
                 weight += totals[g * parts + other];
             }
@@ -265,7 +262,6 @@ fn decode<F: Float, A: Float, N: Size>(
         #[unroll]
         for g in 0..group {
             let mut weight = totals[g * parts];
-            #[unroll]
             for other in 1..parts {
                 weight += totals[g * parts + other];
             }
