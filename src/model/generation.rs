@@ -40,6 +40,7 @@ pub(super) struct ReplayedGeneration<'a> {
     decoder: &'a Decoder,
     caches: Held<Vec<LayerCache>>,
     length: usize,
+    capacity: usize,
     prefill: Option<Replay<'a, Tensor<2>>>,
     decode: Replay<'a, Tensor<2>>,
 }
@@ -58,7 +59,7 @@ impl<'a> ReplayedGeneration<'a> {
             let place = Place { tables, first: First::InTensor(position.clone()), row: 0 };
             decoder.last_logits(ids, &place, &mut held.lock())
         });
-        Self { decoder, caches, length: 0, prefill: None, decode: Replay::new(&shared.device, step) }
+        Self { decoder, caches, length: 0, capacity, prefill: None, decode: Replay::new(&shared.device, step) }
     }
 
     fn prefill(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
@@ -77,7 +78,10 @@ impl<'a> ReplayedGeneration<'a> {
 impl Session for ReplayedGeneration<'_> {
     fn feed(&mut self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [_, count] = ids.dims();
-        let logits = match (self.length, count) {
+        let (length, capacity) = (self.length, self.capacity);
+        // What is replayed writes where it is told to.
+        assert!(length + count <= capacity, "generation: {count} positions after {length} in a cache of {capacity}");
+        let logits = match (length, count) {
             (0, _) => self.prefill(ids),
             (length, 1) => self.decode.run(ids, length).clone(),
             (length, _) => {

@@ -28,7 +28,7 @@ pub(super) struct Shared {
 pub(super) struct Place {
     pub first: First,
     pub tables: RopeTables,
-    /// Row of the tables that the first position uses, its own number if [`Shared::turns_into_cache`].
+    /// Row of the tables that the first position uses; not looked at where [`Shared::turns_into_cache`].
     pub row: usize,
 }
 

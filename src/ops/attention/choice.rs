@@ -106,13 +106,15 @@ fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
     {
         return pass.launch(Choice::Matrices(tile));
     }
-    if !tunes() {
-        let question = question(&pass);
-        let suiting = CANDIDATES.into_iter().rev().filter(|(_, candidate)| candidate.suits(&question));
-        let guess = suiting.into_iter().find_map(|(_, candidate)| candidate.on(&pass));
-        return pass.launch(guess.expect("some tile works everywhere"));
+    let (at, like) = pass.places();
+    let question = question(&pass);
+    let suiting: Vec<_> = CANDIDATES.into_iter().filter(|(_, candidate)| candidate.suits(&question)).collect();
+    if !tunes() || suiting.len() == 1 {
+        let guess = suiting.into_iter().rev().find_map(|(_, candidate)| candidate.on(&pass));
+        let guess =
+            guess.unwrap_or_else(|| panic!("attention: heads {} wide are too much for a cube's memory", at.head_dim));
+        return pass.launch(guess);
     }
-    let like = pass.places().1;
     let (client, id) = (like.client.clone(), CubeTuneId::new(&like.client, &like.device));
     let candidates: Arc<TunableSet<Question, P, ()>> = tuner.init(&id, candidates::<P>);
     tuner.execute(&id, &client, candidates, pass);

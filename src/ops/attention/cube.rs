@@ -18,7 +18,7 @@ use super::packed::Packed;
 use super::passes::{Backward, Forward};
 use super::units::attention_delta;
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
-use crate::ops::cube::{Team, accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
+use crate::ops::cube::{Team, accumulator, cubes, element, integer, new_tensor, one_each, row_major, vector_size};
 
 /// Keys up to which each query head has a cube of its own: the launch is what costs then, and all read the same keys.
 const ONE_CUBE: usize = 256;
@@ -27,7 +27,10 @@ const ONE_CUBE: usize = 256;
 const KEYS_PER_SPLIT: usize = 64;
 const MOST_SPLITS: usize = 64;
 
-/// Units of a cube that decodes, alone or with others; and most bytes of what they put together in its memory.
+/// Units of a cube that multiplies results with their gradients.
+const DELTA_UNITS: usize = 256;
+
+/// Units of a cube that decodes, alone or with others; and, without planes, most bytes of a head's sums in its memory.
 const DECODE_UNITS: [usize; 2] = [256, 128];
 const DECODE_BYTES: usize = 16 * 1024;
 
@@ -55,8 +58,9 @@ impl AttentionOps for CubeBackend {
         let delta = new_tensor(&qkv, saved.shape(), wide);
         let vector = vector_size(&client, at.head_dim, &[dtype]);
         let (rows, vectors) = (delta.shape().num_elements(), at.head_dim / vector);
-        let sharing = sharing(vectors, Team::new(&client, DECODE_UNITS[0]).plane);
-        let (count, dim) = one_each(&client, rows * sharing);
+        let team = Team::new(&client, DELTA_UNITS);
+        let sharing = sharing(vectors, team.plane);
+        let (count, dim) = cubes(&client, (rows * sharing).div_ceil(team.units), team.units);
         attention_delta::launch(
             &client,
             count,
@@ -242,13 +246,12 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
 /// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
 fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, appends: bool) -> DecodeTile {
     let [alone, beside_others] = DECODE_UNITS;
+    let size = accumulator(dtype).size();
     let team = Team::new(client, if splits == 1 { alone } else { beside_others });
-    // Without planes every unit has a whole head's sums: few heads and few units then.
-    let groups_of_head = if splits == 1 || team.plane == 1 { at.heads.group() } else { 1 };
-    let most = DECODE_BYTES / (at.head_dim * accumulator(dtype).size());
+    let most = DECODE_BYTES / (at.head_dim * size);
     let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
-    DecodeTile {
-        team: Team { plane: team.plane.min(team.units), ..team },
+    let tile = |groups_of_head: usize| DecodeTile {
+        team,
         group: at.heads.group() / groups_of_head,
         groups: at.heads.key_value * groups_of_head,
         groups_of_head,
@@ -258,5 +261,9 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
         splits,
         split_keys: at.capacity.div_ceil(splits),
         appends,
-    }
+    };
+    // Without planes every unit has a whole head's sums: few heads and few units then.
+    let apart = splits == 1 || team.plane == 1;
+    let fits = tile(1).elements() * size <= client.properties().hardware.max_shared_memory_size;
+    tile(if apart || !fits { at.heads.group() } else { 1 })
 }

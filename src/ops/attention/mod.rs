@@ -74,7 +74,7 @@ impl Heads {
 
 /// Shape of the attention of `qkv`.
 #[cfg(feature = "cubecl")]
-fn attended(qkv: &Shape, heads: &Heads) -> Shape {
+pub(super) fn attended(qkv: &Shape, heads: &Heads) -> Shape {
     let head_dim = qkv[2] / heads.packed();
     with_last(qkv.clone(), heads.query * head_dim)
 }

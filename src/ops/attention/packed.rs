@@ -32,6 +32,7 @@ impl Packed {
             width.is_multiple_of(heads.packed()),
             "attention: a packed row of {width} does not divide into {heads:?}"
         );
+        check(qkv, qkv.shape().num_elements(), batch, heads);
         let head_dim = width / heads.packed();
         Self {
             heads,
@@ -54,6 +55,7 @@ impl Packed {
         let [batch, seq, width] = queries.shape().dims();
         let [_, _, capacity, head_dim] = keys.shape().dims();
         assert!(seq <= length && length <= capacity, "attention: {seq} of {length} positions in a cache of {capacity}");
+        check(queries, keys.shape().num_elements(), batch, heads);
         Self {
             heads,
             batch,
@@ -108,4 +110,14 @@ impl Packed {
     pub fn scale(&self) -> f64 {
         1.0 / (self.head_dim as f64).sqrt()
     }
+}
+
+/// Stops what the kernels cannot count.
+fn check(like: &CubeTensor, elements: usize, batch: usize, heads: Heads) {
+    let (_, most, _) = like.client.properties().hardware.max_cube_count;
+    assert!(
+        batch * heads.query <= most as usize && elements <= u32::MAX as usize,
+        "attention: {batch} sequences of {} heads, {elements} elements, are more than one launch takes; smaller batches fit",
+        heads.query
+    );
 }

@@ -225,12 +225,12 @@ impl Pass for Backward {
 }
 
 impl Tile {
-    /// The largest tile whose buffers fit in a cube's memory, or one of half its size if that is no less than 8.
+    /// The largest tile whose buffers fit in a cube's memory, or one of half its size; none has fewer than 8 rows.
     pub fn fitting(client: &Client, at: &Packed, dtype: DType, buffers: [usize; 2], halved: bool) -> Option<Self> {
         let memory = client.properties().hardware.max_shared_memory_size / accumulator(dtype).size();
         let [matrices, scores] = buffers;
         let fits = |size: usize| matrices * size * (at.head_dim + 1) + scores * size * (size + 1) <= memory;
-        let largest = [32, 16, 8].into_iter().find(|size| fits(*size)).unwrap_or(8);
+        let largest = [32, 16, 8].into_iter().find(|size| fits(*size))?;
         let size = if halved { largest / 2 } else { largest };
         (size >= 8).then(|| Self { rows: size, keys: size, units: 64, sizes: at.sizes() })
     }

@@ -96,11 +96,15 @@ fn every_device_agrees() {
             attention(x[0].clone().reshape([batch, seq, width]), heads).reshape([-1])
         });
     }
+    // Without matrices each tile would be the same plain units once more.
+    #[cfg(feature = "cubecl")]
+    if devices().iter().any(|tested| tested.name.starts_with("cuda")) {
+        every_tile_agrees();
+    }
 }
 
 /// Each tile of matrix products is right, not only the fastest: ends of sequences, and several steps of keys.
 #[cfg(feature = "cubecl")]
-#[test]
 fn every_tile_agrees() {
     let cases = [
         ([2, 37], 16, Heads { query: 2, key_value: 1 }),
@@ -119,7 +123,7 @@ fn every_tile_agrees() {
     *choice::FORCED.lock().unwrap() = None;
 }
 
-/// A cache longer than what one cube works through, its tail never to be read.
+/// A cache longer than what one cube works through, its tail never to be read. Against double precision on flex.
 #[test]
 fn every_device_decodes_alike() {
     for tested in devices() {
@@ -129,44 +133,43 @@ fn every_device_decodes_alike() {
             (1, 129, 600, 64, Heads { query: 8, key_value: 2 }),
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
         ] {
-            let device = &tested.device;
-            let cache = |seed| {
-                let filled = random([batch, heads.key_value, length, head_dim], seed);
-                let filled = Tensor::<4>::from_data(filled, (device, DType::F32));
-                let tail = [batch, heads.key_value, capacity - length, head_dim];
-                if length == capacity {
-                    return filled;
-                }
-                Tensor::cat(vec![filled, Tensor::full(tail, 1e4, (device, DType::F32))], 2)
-            };
-            let newest = random([batch, 3, heads.query * head_dim], 3);
-            let newest = Tensor::<3>::from_data(newest, (device, DType::F32));
-            let host = |x: Tensor<3>| x.into_data().iter::<f64>().collect::<Vec<_>>();
-            let on_flex = |x: Tensor<3>| Tensor::<3>::from_data(x.into_data(), &Device::flex());
-            let cache_on_flex = |x: Tensor<4>| Tensor::<4>::from_data(x.into_data(), &Device::flex());
-            let limit = if tested.tf32 { 5e-3 } else { 1e-5 };
-            for count in [1, 3.min(length)] {
-                let queries = newest.clone().narrow(1, 0, count);
-                let expected = cached_attention(
-                    on_flex(queries.clone()),
-                    cache_on_flex(cache(1)),
-                    cache_on_flex(cache(2)),
-                    length,
-                    heads,
-                );
-                let expected = host(expected);
-                let known = cached_attention(queries.clone(), cache(1), cache(2), length, heads);
-                assert_close(&host(known), &expected, limit);
-                if count == 1 {
-                    let position = Tensor::<1, Int>::from_data([length as i64 - 1], device);
-                    assert_close(&host(attention_at(queries, cache(1), cache(2), &position, heads)), &expected, limit);
+            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim == 64) {
+                let on = |device: &Device, to: DType| {
+                    let floats = |shape: [usize; 4], seed| {
+                        Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, to))
+                    };
+                    let cache = |seed| {
+                        let filled = floats([batch, heads.key_value, length, head_dim], seed);
+                        if length == capacity {
+                            return filled;
+                        }
+                        let tail = [batch, heads.key_value, capacity - length, head_dim];
+                        Tensor::cat(vec![filled, Tensor::full(tail, 1e4, (device, to))], 2)
+                    };
+                    let newest = floats([1, batch, 3, heads.query * head_dim], 3).squeeze_dim::<3>(0);
+                    (newest, cache(1), cache(2))
+                };
+                let host = |x: Tensor<3>| x.into_data().iter::<f64>().collect::<Vec<_>>();
+                let limit = tested.tolerance(dtype, true);
+                for count in [1, 3.min(length)] {
+                    let (newest, keys, values) = on(&Device::flex(), DType::F64);
+                    let expected = host(cached_attention(newest.narrow(1, 0, count), keys, values, length, heads));
+                    let (newest, keys, values) = on(&tested.device, dtype);
+                    let queries = newest.narrow(1, 0, count);
+                    let known = cached_attention(queries.clone(), keys.clone(), values.clone(), length, heads);
+                    assert_close(&host(known), &expected, limit);
+                    if count == 1 {
+                        let position = Tensor::<1, Int>::from_data([length as i64 - 1], &tested.device);
+                        assert_close(&host(attention_at(queries, keys, values, &position, heads)), &expected, limit);
+                    }
                 }
             }
         }
     }
 }
 
-/// Against turning, putting and attending one after the other on flex; nothing is to be read from where the new key goes.
+/// Against turning, putting and attending one after the other in double precision on flex; nothing is to be read from where
+/// the new key goes.
 #[test]
 fn every_device_turns_and_appends_in_a_step() {
     for tested in devices() {
@@ -178,33 +181,37 @@ fn every_device_turns_and_appends_in_a_step() {
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
             (1, 577, 600, 128, Heads { query: 4, key_value: 1 }),
         ] {
-            let on = |device: &Device| {
-                let floats =
-                    |shape: [usize; 4], seed| Tensor::<4>::from_data(random(shape, seed), (device, DType::F32));
-                let qkv = floats([1, batch, 1, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
-                let cache = |seed| {
-                    let filled = floats([batch, heads.key_value, capacity, head_dim], seed);
-                    let rest = [batch, heads.key_value, capacity - length + 1, head_dim];
-                    let rest = Tensor::full(rest, 10.0, (device, DType::F32));
-                    filled.slice_assign([0..batch, 0..heads.key_value, length - 1..capacity, 0..head_dim], rest)
+            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || capacity == 256) {
+                let on = |device: &Device, to: DType| {
+                    let floats = |shape: [usize; 4], seed| {
+                        Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, to))
+                    };
+                    let qkv = floats([1, batch, 1, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
+                    let cache = |seed| {
+                        let filled = floats([batch, heads.key_value, capacity, head_dim], seed);
+                        let rest = [batch, heads.key_value, capacity - length + 1, head_dim];
+                        let rest = Tensor::full(rest, 10.0, (device, to));
+                        filled.slice_assign([0..batch, 0..heads.key_value, length - 1..capacity, 0..head_dim], rest)
+                    };
+                    // As in a model, whose tables have 32 bits.
+                    let wide = if to == DType::F64 { to } else { DType::F32 };
+                    (qkv, RopeTables::new(0..capacity, head_dim, 100.0, wide, device), (cache(2), cache(3)))
                 };
-                let tables = RopeTables::new(0..capacity, head_dim, 100.0, DType::F32, device);
-                (qkv, tables, (cache(2), cache(3)))
-            };
-            let host = |out: Tensor<3>, (keys, values): (Tensor<4>, Tensor<4>)| {
-                [out.into_data(), keys.into_data(), values.into_data()]
-                    .map(|data| data.iter::<f64>().collect::<Vec<_>>())
-            };
-            let (qkv, tables, caches) = on(&Device::flex());
-            let turned = rope(qkv, &tables, heads.query + heads.key_value, length - 1);
-            let (keys, values) = put(turned.clone(), caches, length - 1, heads);
-            let expected = host(cached_attention(turned, keys.clone(), values.clone(), length, heads), (keys, values));
-            let (qkv, tables, caches) = on(&tested.device);
-            let position = Tensor::<1, Int>::from_data([length as i64 - 1], &tested.device);
-            let (out, caches) = turned_attention_at(qkv, &tables, caches, &position, heads);
-            let limit = if tested.tf32 { 5e-3 } else { 1e-5 };
-            for (actual, expected) in host(out, caches).iter().zip(&expected) {
-                assert_close(actual, expected, limit);
+                let host = |out: Tensor<3>, (keys, values): (Tensor<4>, Tensor<4>)| {
+                    [out.into_data(), keys.into_data(), values.into_data()]
+                        .map(|data| data.iter::<f64>().collect::<Vec<_>>())
+                };
+                let (qkv, tables, caches) = on(&Device::flex(), DType::F64);
+                let turned = rope(qkv, &tables, heads.query + heads.key_value, length - 1);
+                let (keys, values) = put(turned.clone(), caches, length - 1, heads);
+                let expected = cached_attention(turned, keys.clone(), values.clone(), length, heads);
+                let expected = host(expected, (keys, values));
+                let (qkv, tables, caches) = on(&tested.device, dtype);
+                let position = Tensor::<1, Int>::from_data([length as i64 - 1], &tested.device);
+                let (out, caches) = turned_attention_at(qkv, &tables, caches, &position, heads);
+                for (actual, expected) in host(out, caches).iter().zip(&expected) {
+                    assert_close(actual, expected, tested.tolerance(dtype, true));
+                }
             }
         }
     }

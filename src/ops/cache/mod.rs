@@ -21,14 +21,13 @@ use burn::tensor::{Int, Tensor};
 
 use super::attention::Heads;
 #[cfg(feature = "cubecl")]
-use super::primitive::with_last;
+use super::attention::attended;
 use super::rope::{RopeOps, RopeTables};
 
 /// Queries of a packed row, turned: the metadata of [`CacheOps::turn_and_put`]'s first result.
 #[cfg(feature = "cubecl")]
 fn queries(qkv: &TensorSpec, heads: &Heads) -> TensorSpec {
-    let head_dim = qkv.shape[2] / heads.packed();
-    TensorSpec::new(with_last(qkv.shape.clone(), heads.query * head_dim), qkv.dtype)
+    TensorSpec::new(attended(&qkv.shape, heads), qkv.dtype)
 }
 
 /// What a backend provides for [`put`] and [`turn_and_put`].

@@ -6,7 +6,7 @@ use crate::ops::testing::{assert_close, devices, random};
 
 #[test]
 fn every_device_writes_keys_and_values_where_they_belong() {
-    for tested in devices() {
+    for (tested, dtype) in devices().iter().flat_map(|tested| tested.floats().map(move |dtype| (tested, dtype))) {
         for (batch, seq, first, capacity, head_dim, heads) in [
             (1, 1, 0, 1, 1, Heads { query: 1, key_value: 1 }),
             (2, 1, 4, 7, 6, Heads { query: 4, key_value: 2 }),
@@ -14,8 +14,9 @@ fn every_device_writes_keys_and_values_where_they_belong() {
             (1, 1, 599, 600, 64, Heads { query: 8, key_value: 2 }),
         ] {
             let on = |device: &Device| {
-                let floats =
-                    |shape: [usize; 4], seed| Tensor::<4>::from_data(random(shape, seed), (device, DType::F32));
+                let floats = |shape: [usize; 4], seed| {
+                    Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, dtype))
+                };
                 let qkv = floats([1, batch, seq, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
                 let cache = |seed| floats([batch, heads.key_value, capacity, head_dim], seed);
                 (qkv, (cache(2), cache(3)))
@@ -49,35 +50,37 @@ fn every_device_writes_keys_and_values_where_they_belong() {
     }
 }
 
-/// Against turning and putting one after the other on flex.
+/// Against turning and putting one after the other in double precision on flex.
 #[test]
 fn every_device_turns_on_the_way() {
-    for tested in devices() {
+    for (tested, dtype) in devices().iter().flat_map(|tested| tested.floats().map(move |dtype| (tested, dtype))) {
         for (batch, seq, first, capacity, head_dim, heads) in [
             (2, 1, 4, 7, 6, Heads { query: 4, key_value: 2 }),
             (2, 3, 2, 5, 10, Heads { query: 3, key_value: 3 }),
             (1, 5, 3, 600, 64, Heads { query: 8, key_value: 2 }),
         ] {
-            let on = |device: &Device| {
-                let floats =
-                    |shape: [usize; 4], seed| Tensor::<4>::from_data(random(shape, seed), (device, DType::F32));
+            let on = |device: &Device, to: DType| {
+                let floats = |shape: [usize; 4], seed| {
+                    Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, to))
+                };
                 let qkv = floats([1, batch, seq, heads.packed() * head_dim], 1).squeeze_dim::<3>(0);
                 let cache = |seed| floats([batch, heads.key_value, capacity, head_dim], seed);
-                let tables = RopeTables::new(0..capacity, head_dim, 100.0, DType::F32, device);
-                (qkv, tables, (cache(2), cache(3)))
+                // As in a model, whose tables have 32 bits.
+                let wide = if to == DType::F64 { to } else { DType::F32 };
+                (qkv, RopeTables::new(0..capacity, head_dim, 100.0, wide, device), (cache(2), cache(3)))
             };
             let host = |queries: Tensor<3>, (keys, values): (Tensor<4>, Tensor<4>)| {
                 let values_of = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
                 [queries.into_data(), keys.into_data(), values.into_data()].map(values_of)
             };
-            let (qkv, tables, caches) = on(&Device::flex());
+            let (qkv, tables, caches) = on(&Device::flex(), DType::F64);
             let turned = rope(qkv, &tables, heads.query + heads.key_value, first);
             let queries = turned.clone().narrow(2, 0, heads.query * head_dim);
             let expected = host(queries, put(turned, caches, first, heads));
-            let (qkv, tables, caches) = on(&tested.device);
+            let (qkv, tables, caches) = on(&tested.device, dtype);
             let (queries, caches) = turn_and_put(qkv, &tables, caches, first, heads);
             for (actual, expected) in host(queries, caches).iter().zip(&expected) {
-                assert_close(actual, expected, 1e-6);
+                assert_close(actual, expected, tested.tolerance(dtype, false));
             }
         }
     }

@@ -109,8 +109,8 @@ impl Stored {
     }
 }
 
-/// Launches the product with tiles of `rows` x `columns` x `depth`, the first two 64 or 128, the last 32 or 64; `Err` if the factors do not lie so that 16 bytes
-/// can be read at once.
+/// Launches the product with tiles of `rows` x `columns` x `depth`, the first two 64 or 128, the last 32 or 64; `Err` if the
+/// factors do not lie so that 16 bytes can be read at once, or the result is too large to be counted.
 pub(super) fn launch(
     a: &CubeTensor,
     b: &CubeTensor,
@@ -128,7 +128,12 @@ pub(super) fn launch(
         return Err("the device has no such matrix units".to_owned());
     }
     let tile = Tile { rows, columns, depth, left_turned, right_turned };
-    let count = CubeCount::new_2d(n.div_ceil(columns) as u32, m.div_ceil(rows) as u32);
+    let row_tiles = m.div_ceil(rows);
+    let (_, most, _) = client.properties().hardware.max_cube_count;
+    if row_tiles > most as usize || m * c.meta.strides()[0] > u32::MAX as usize {
+        return Err("kernels count cubes and elements in 32 bits at most".to_owned());
+    }
+    let count = CubeCount::new_2d(n.div_ceil(columns) as u32, row_tiles as u32);
     let sizes = SizesLaunch::new(m, n, k, left_row / WIDE, right_row / WIDE, c.meta.strides()[0]);
     matrix_product::launch(
         &client,

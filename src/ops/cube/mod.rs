@@ -2,7 +2,7 @@
 //!
 //! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
 //! element type is. How much there is they are told: a buffer's own length counts what the device allocated, which on
-//! CUDA is more.
+//! CUDA is more, and does no more than keep them within their memory.
 
 mod matrix_product;
 mod product;

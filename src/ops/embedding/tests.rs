@@ -6,7 +6,7 @@ use crate::ops::testing::{assert_close, devices, random};
 /// By definition, with ids that come often, once and never, and more ids than a cube looks at at once.
 #[test]
 fn every_device_agrees() {
-    for (rows, width, vocabulary) in [(1, 1, 1), (5, 6, 3), (300, 37, 11), (600, 64, 1000)] {
+    for (rows, width, vocabulary) in [(1, 1, 1), (5, 6, 3), (300, 37, 11), (600, 64, 1000), (2500, 6, 3)] {
         let ids: Vec<i64> = (0..rows as i64).map(|i| i * i % vocabulary as i64).collect();
         let data = random([rows, width], 1).convert_dtype(DType::BF16);
         let values: Vec<f64> = data.iter::<f64>().collect();

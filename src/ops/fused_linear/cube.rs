@@ -23,7 +23,7 @@ use crate::ops::swiglu::SwigluOps;
 /// Most rows that a cube keeps.
 const MOST_ROWS: usize = 4;
 
-/// Most bytes of shared memory a cube takes; every device has that much.
+/// Most bytes of shared memory a cube takes, where the device has that much.
 const SHARED_BYTES: usize = 40 * 1024;
 
 /// Cubes wanted, two for each processor of a large device; fewer columns each make more of them.
@@ -33,7 +33,7 @@ const CUBES: usize = 256;
 const ALL_UNITS: usize = 128 * 1024;
 const UNITS: [usize; 2] = [128, 1024];
 
-/// Rows of the weight that a unit asks for at once, and again before it uses them.
+/// Vectors of the weight that a unit asks for at once, and again before it uses them.
 const IN_FLIGHT: usize = 4;
 
 /// Elements of a row that a unit asks for before it makes them ready.
@@ -107,7 +107,7 @@ impl FusedLinearOps for CubeBackend {
         residual: FloatTensor<Self>,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, false) {
+        match Product::of(&x, &weight, false).filter(|_| residual.dtype == x.dtype) {
             Some(product) => product.launch(x, weight, None, Some(residual)),
             None => Self::packed_linear_add(x, weight, residual, by),
         }
@@ -145,11 +145,13 @@ impl Product {
         let team = Team::new(&client, units(busy, vectors.div_ceil(lanes)));
         let form = Form { team, lanes, ..form };
         let parts = form.halves() * team.units / form.bundle() * lanes * vector;
-        let bytes = accumulator(x.dtype).size() * rows * (input + parts);
+        // The rows, the sums' parts, and those of their squares.
+        let bytes = accumulator(x.dtype).size() * rows * (input + parts + team.units / team.plane);
+        let most_bytes = SHARED_BYTES.min(client.properties().hardware.max_shared_memory_size);
         let (strides, same) = (weight.meta.strides(), x.dtype == weight.dtype && team.units.is_power_of_two());
         let enough = lanes * vector <= team.units;
         let row_major = strides[1] == 1 && strides[0].is_multiple_of(vector);
-        if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > SHARED_BYTES || !same || !enough || !row_major {
+        if !(1..=MOST_ROWS).contains(&rows) || output == 0 || bytes > most_bytes || !same || !enough || !row_major {
             return None;
         }
         Some(Self { client, form, vector, vectors, row: strides[0] / vector })
@@ -170,10 +172,9 @@ impl Product {
         let (norm, eps) = norm.map_or_else(|| (x.clone(), 0.0), |(norm, eps)| (row_major(norm), eps));
         let residual = residual.map_or_else(|| weight.clone(), row_major);
         let types = [element(dtype), element(norm.dtype), element(wide)];
-        let columns = form.lanes * self.vector;
         fused_linear::launch(
             &self.client,
-            CubeCount::new_1d((self.vectors * self.vector).div_ceil(columns) as u32),
+            CubeCount::new_1d(self.vectors.div_ceil(form.lanes) as u32),
             CubeDim::new_1d(form.team.units as u32),
             self.vector,
             x.into_buffer_arg(),

@@ -44,6 +44,11 @@ impl DecodeTile {
         [self.team.units / self.sharing(), (IN_FLIGHT / self.each()).max(1)]
     }
 
+    /// Elements of a cube's memory: of each part the weighted values, the sums of weights and the largest scores.
+    pub(in crate::ops::attention) fn elements(self) -> usize {
+        self.parts() * self.group * (self.head_dim + 2)
+    }
+
     /// Parts that are put together through the cube's memory: of planes, or of units where there are none.
     pub(super) fn parts(self) -> usize {
         self.team.units / self.team.plane
