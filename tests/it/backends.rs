@@ -79,10 +79,7 @@ fn backends_are_compared_with_the_first_and_agree() {
 #[test]
 fn samples_of_pytorch_end_as_those_of_burn_do() {
     // A Burn backend before it leaves the numbers that PyTorch is verified against.
-    let ended = |stopping| crate::run::ended("flex,pytorch:eager", stopping);
-    assert_eq!(ended(""), (30, "count".into()));
-    assert_eq!(ended("half_width_percent = 100"), (20, "narrow enough".into()));
-    assert_eq!(ended("max_seconds = 1e-9"), (1, "time".into()));
+    crate::run::samples_end_by_count_width_or_time("flex,pytorch:eager");
 }
 
 #[test]
