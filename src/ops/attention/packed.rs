@@ -116,7 +116,7 @@ impl Packed {
 fn check(like: &CubeTensor, elements: usize, batch: usize, heads: Heads) {
     let (_, most, _) = like.client.properties().hardware.max_cube_count;
     assert!(
-        batch * heads.query <= most as usize && elements <= u32::MAX as usize,
+        batch * heads.query <= most as usize && u32::try_from(elements).is_ok(),
         "attention: {batch} sequences of {} heads, {elements} elements, are more than one launch takes; smaller batches fit",
         heads.query
     );

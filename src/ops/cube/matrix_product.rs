@@ -130,7 +130,7 @@ pub(super) fn launch(
     let tile = Tile { rows, columns, depth, left_turned, right_turned };
     let row_tiles = m.div_ceil(rows);
     let (_, most, _) = client.properties().hardware.max_cube_count;
-    if row_tiles > most as usize || m * c.meta.strides()[0] > u32::MAX as usize {
+    if row_tiles > most as usize || u32::try_from(m * c.meta.strides()[0]).is_err() {
         return Err("kernels count cubes and elements in 32 bits at most".to_owned());
     }
     let count = CubeCount::new_2d(n.div_ceil(columns) as u32, row_tiles as u32);
