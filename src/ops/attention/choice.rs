@@ -108,9 +108,9 @@ fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
     }
     let (at, like) = pass.places();
     let question = question(&pass);
-    let suiting: Vec<_> = CANDIDATES.into_iter().filter(|(_, candidate)| candidate.suits(&question)).collect();
-    if !tunes() || suiting.len() == 1 {
-        let guess = suiting.into_iter().rev().find_map(|(_, candidate)| candidate.on(&pass));
+    let suiting = || CANDIDATES.into_iter().filter(|(_, candidate)| candidate.suits(&question));
+    if !tunes() || suiting().count() == 1 {
+        let guess = suiting().rev().find_map(|(_, candidate)| candidate.on(&pass));
         let guess =
             guess.unwrap_or_else(|| panic!("attention: heads {} wide are too much for a cube's memory", at.head_dim));
         return pass.launch(guess);

@@ -10,6 +10,8 @@
 
 #[cfg(feature = "cubecl")]
 mod cube;
+#[cfg(feature = "cubecl")]
+mod kernel;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 

@@ -5,7 +5,7 @@ use crate::ops::testing::{assert_close, devices, random};
 
 /// Rows, and elements of each before and after.
 const SIZES: [(usize, usize, usize); 6] =
-    [(1, 512, 1000), (1, 37, 14), (2, 96, 130), (4, 8, 2), (1, 2100, 600), (9, 16, 24)];
+    [(1, 512, 1000), (1, 37, 14), (2, 96, 130), (4, 8, 2), (1, 4500, 600), (9, 16, 24)];
 
 /// Against the composition in double precision on flex, at one and more rows, widths that no vector divides, rows of
 /// several steps, and too many rows for a kernel of their own.
@@ -14,9 +14,11 @@ fn every_device_agrees() {
     for tested in devices() {
         for dtype in tested.floats() {
             let limit = tested.tolerance(dtype, true);
-            // Long rows are more than flex adds up well in 16 bits.
-            for (rows, input, output) in SIZES.into_iter().filter(|(_, input, _)| dtype == DType::F32 || *input < 1000)
-            {
+            for (rows, input, output) in SIZES {
+                // More than it adds up well in 16 bits.
+                if tested.name == "flex" && dtype != DType::F32 && input > 1000 {
+                    continue;
+                }
                 let on = |device: &Device, dtype: DType| {
                     let data =
                         |shape: Vec<usize>, seed| -> TensorData { random(shape, seed).convert_dtype(DType::BF16) };
