@@ -29,7 +29,7 @@ const UNITS: u32 = 256;
 const ROW_UNITS: [usize; 2] = [256, 32];
 
 /// Vectors of a row that each unit works through, if there are enough.
-const VECTORS_PER_UNIT: usize = 2;
+pub(crate) const VECTORS_PER_UNIT: usize = 2;
 
 /// Whether kernels are to be tuned; with the cheapest autotune the first that fits is taken.
 pub(crate) fn tunes() -> bool {

@@ -9,11 +9,8 @@ use cubecl::prelude::*;
 
 use super::RmsNormOps;
 use crate::ops::cube::{
-    Team, accumulator, cube_sum, cubes, element, new_tensor, row_major, rows_and_columns, vector_size,
+    Team, VECTORS_PER_UNIT, accumulator, cube_sum, cubes, element, new_tensor, row_major, rows_and_columns, vector_size,
 };
-
-/// Vectors of a row that each unit keeps forward, as many as those of most rows have.
-const KEPT: usize = 2;
 
 /// Cubes that share the rows of a backward pass: each leaves one partial sum of the weight's gradient.
 const BACKWARD_CUBES: usize = 512;
@@ -151,11 +148,11 @@ fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
     }
     let (unit, first) = (UNIT_POS as usize, row * vectors);
     // Most rows are read once, and their scales while they come.
-    let mut kept = Array::<Vector<F, N>>::new(KEPT);
-    let mut scales = Array::<Vector<W, N>>::new(KEPT);
+    let mut kept = Array::<Vector<F, N>>::new(VECTORS_PER_UNIT);
+    let mut scales = Array::<Vector<W, N>>::new(VECTORS_PER_UNIT);
     let mut squares = Vector::<A, N>::new(A::new(0.0));
     #[unroll]
-    for i in 0..KEPT {
+    for i in 0..VECTORS_PER_UNIT {
         let at = unit + comptime!(i * team.units);
         let mut value = Vector::<F, N>::new(F::new(0.0));
         let mut scale = Vector::<W, N>::new(W::new(0.0));
@@ -167,25 +164,25 @@ fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
         scales[i] = scale;
     }
     #[unroll]
-    for i in 0..KEPT {
+    for i in 0..VECTORS_PER_UNIT {
         let value = Vector::<A, N>::cast_from(kept[i]);
         squares += value * value;
     }
-    for at in range_stepped(unit + comptime!(KEPT * team.units), vectors, comptime!(team.units)) {
+    for at in range_stepped(unit + comptime!(VECTORS_PER_UNIT * team.units), vectors, comptime!(team.units)) {
         let value = Vector::<A, N>::cast_from(x[first + at]);
         squares += value * value;
     }
     let squares = cube_sum::<A>(squares.vector_sum(), team);
     let r = Vector::<A, N>::new(inverse_rms::<A>(squares, columns.get::<A>(), eps.get::<A>()));
     #[unroll]
-    for i in 0..KEPT {
+    for i in 0..VECTORS_PER_UNIT {
         let at = unit + comptime!(i * team.units);
         if at < vectors {
             let value = Vector::<A, N>::cast_from(kept[i]);
             y[first + at] = Vector::cast_from(value * r * Vector::cast_from(scales[i]));
         }
     }
-    for at in range_stepped(unit + comptime!(KEPT * team.units), vectors, comptime!(team.units)) {
+    for at in range_stepped(unit + comptime!(VECTORS_PER_UNIT * team.units), vectors, comptime!(team.units)) {
         let value = Vector::<A, N>::cast_from(x[first + at]);
         y[first + at] = Vector::cast_from(value * r * Vector::cast_from(weight[at]));
     }
