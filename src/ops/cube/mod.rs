@@ -1,4 +1,4 @@
-//! What the kernels for CubeCL devices share: tensors, element types, launch sizes, sums over a cube.
+//! What the kernels for CubeCL devices share: tensors, element types, launch sizes, sums over a cube, norms.
 //!
 //! Kernels take row-major buffers, read and write them in vectors, and compute in at least 32 bits whatever the
 //! element type is. How much there is they are told: a buffer's own length counts what the device allocated, which on
@@ -202,6 +202,12 @@ fn cube_fold<A: Float>(value: A, #[comptime] team: Team, #[comptime] fold: Fold)
         sync_cube();
         whole
     }
+}
+
+/// One over the root mean square of `columns` elements whose squares sum to `squares`, `eps` added to their mean.
+#[cube]
+pub(crate) fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
+    (squares / columns + eps).sqrt().recip()
 }
 
 /// The sum of `value` over `units` units side by side in a plane, a power of two, for each of them. All must call it.

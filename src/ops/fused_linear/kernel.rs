@@ -3,7 +3,7 @@
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{Team, cube_sum, plane_sum_of_every};
+use crate::ops::cube::{Team, cube_sum, inverse_rms, plane_sum_of_every};
 
 /// Vectors of the weight that a unit asks for at once, and again before it uses them.
 const IN_FLIGHT: usize = 4;
@@ -223,7 +223,7 @@ fn prepare<F: Float, W: Float, A: Float>(
     }
     if comptime!(form.norms) {
         let squares = cube_sum::<A>(squares, comptime!(form.team));
-        (squares / A::cast_from(input as u32) + eps).sqrt().recip()
+        inverse_rms::<A>(squares, A::cast_from(input as u32), eps)
     } else {
         A::new(1.0)
     }

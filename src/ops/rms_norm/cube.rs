@@ -9,7 +9,8 @@ use cubecl::prelude::*;
 
 use super::RmsNormOps;
 use crate::ops::cube::{
-    Team, VECTORS_PER_UNIT, accumulator, cube_sum, cubes, element, new_tensor, row_major, rows_and_columns, vector_size,
+    Team, VECTORS_PER_UNIT, accumulator, cube_sum, cubes, element, inverse_rms, new_tensor, row_major,
+    rows_and_columns, vector_size,
 };
 
 /// Cubes that share the rows of a backward pass: each leaves one partial sum of the weight's gradient.
@@ -124,12 +125,6 @@ fn gradients(
     (dx, dw)
 }
 
-/// One over the root mean square of a row whose squares sum to `squares`.
-#[cube]
-fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
-    (squares / columns + eps).sqrt().recip()
-}
-
 #[cube(launch)]
 fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
     x: &[Vector<F, N>],
@@ -150,19 +145,9 @@ fn rms_norm_forward<F: Float, W: Float, A: Float, N: Size>(
     // Most rows are read once, and their scales while they come.
     let mut kept = Array::<Vector<F, N>>::new(VECTORS_PER_UNIT);
     let mut scales = Array::<Vector<W, N>>::new(VECTORS_PER_UNIT);
+    ask::<F, N>(x, &mut kept, row, rows, vectors, VECTORS_PER_UNIT, team);
+    ask::<W, N>(weight, &mut scales, 0, 1, vectors, VECTORS_PER_UNIT, team);
     let mut squares = Vector::<A, N>::new(A::new(0.0));
-    #[unroll]
-    for i in 0..VECTORS_PER_UNIT {
-        let at = unit + comptime!(i * team.units);
-        let mut value = Vector::<F, N>::new(F::new(0.0));
-        let mut scale = Vector::<W, N>::new(W::new(0.0));
-        if at < vectors {
-            value = x[first + at];
-            scale = weight[at];
-        }
-        kept[i] = value;
-        scales[i] = scale;
-    }
     #[unroll]
     for i in 0..VECTORS_PER_UNIT {
         let value = Vector::<A, N>::cast_from(kept[i]);
@@ -277,7 +262,7 @@ fn rms_norm_gradients<F: Float, W: Float, A: Float, N: Size>(
     }
 }
 
-/// Asks for this unit's vectors of a row; zeros beyond the row, and from `end_row` on.
+/// Asks for this unit's first vectors of a row; zeros beyond the row, and from `end_row` on.
 #[cube]
 fn ask<F: Float, N: Size>(
     from: &[Vector<F, N>],
