@@ -28,6 +28,8 @@ mod matrices;
 #[cfg(feature = "cubecl")]
 mod packed;
 #[cfg(feature = "cubecl")]
+mod parts;
+#[cfg(feature = "cubecl")]
 mod passes;
 #[cfg(feature = "cubecl")]
 mod places;

@@ -5,18 +5,17 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::matrices::{
-    MatrixTile, PAIR, WIDE, key_gradients_combine, matrix_forward, matrix_key_gradients, matrix_query_gradients,
-};
+use super::matrices::{MatrixTile, PAIR, WIDE, matrix_forward, matrix_key_gradients, matrix_query_gradients};
 use super::packed::Packed;
+use super::parts::Parts;
 use super::units::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use crate::ops::cube::{accumulator, element, multiplies, new_tensor, one_each, processors};
+use crate::ops::cube::{accumulator, element, multiplies};
 
-/// Cubes of the sweep over keys that a processor is to have, and most that share a tile of keys.
-const CUBES_PER_PROCESSOR: usize = 2;
-const MOST_SPLITS: usize = 8;
+/// Cubes of the sweep over keys that a processor is to have. Those of plain units are small.
+const MATRICES_PER_PROCESSOR: usize = 2;
+const UNITS_PER_PROCESSOR: usize = 4;
 
-/// Most planes of a cube in that sweep: with more, each unit has fewer registers.
+/// Most planes of a cube of matrices in that sweep: with more, each unit has fewer registers.
 const MOST_KEY_PLANES: usize = 8;
 
 /// What a cube works on at a time.
@@ -132,10 +131,9 @@ impl Pass for Backward {
             Choice::Matrices(tile) => {
                 let scale = at.scale() as f32;
                 let key_tile = tile.of_keys();
-                let splits = key_tile.splits(&client, &at);
-                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), splits));
-                let work = at.batch * at.seq * at.heads.key_value * 2 * at.head_dim / PAIR;
-                let parts = new_tensor(&self.qkv, [if splits > 1 { splits * work * PAIR } else { PAIR }], wide);
+                let sizes = [key_tile.staying(), key_tile.passing];
+                let parts = Parts::new(&self.qkv, &at, sizes, MATRICES_PER_PROCESSOR);
+                let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), parts.splits));
                 matrix_query_gradients::launch(
                     &client,
                     rows,
@@ -163,33 +161,19 @@ impl Pass for Backward {
                     sums_,
                     delta_,
                     d_qkv_,
-                    parts.clone().into_buffer_arg(),
+                    parts.argument(),
                     at.launch(),
                     scale,
                     key_tile,
-                    splits,
+                    parts.splits,
                     element(dtype),
                 );
-                if splits > 1 {
-                    let (count, dim) = one_each(&client, work);
-                    key_gradients_combine::launch(
-                        &client,
-                        count,
-                        dim,
-                        PAIR,
-                        parts.into_buffer_arg(),
-                        self.d_qkv.into_buffer_arg(),
-                        at.launch(),
-                        work,
-                        at.sizes(),
-                        splits,
-                        element(dtype),
-                    );
-                }
+                parts.combine(self.d_qkv, &at);
             }
             Choice::Units(tile) => {
                 let (dim, types) = (CubeDim::new_1d(tile.units as u32), [element(dtype), element(wide)]);
-                let (rows, keys) = (at.row_cubes(tile.rows), at.key_cubes(tile.keys, 1));
+                let parts = Parts::new(&self.qkv, &at, [tile.keys, tile.rows], UNITS_PER_PROCESSOR);
+                let (rows, keys) = (at.row_cubes(tile.rows), at.key_cubes(tile.keys, parts.splits));
                 let scale = || InputScalar::new(at.scale(), element(wide));
                 attention_query_gradients::launch(
                     &client,
@@ -214,11 +198,14 @@ impl Pass for Backward {
                     sums_,
                     delta_,
                     d_qkv_,
+                    parts.argument(),
                     at.launch(),
                     scale(),
                     tile,
+                    parts.splits,
                     types,
                 );
+                parts.combine(self.d_qkv, &at);
             }
         }
     }
@@ -258,14 +245,5 @@ impl MatrixTile {
     /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.
     fn of_keys(self) -> Self {
         Self { planes: (self.planes * self.lefts * self.shares).min(MOST_KEY_PLANES), lefts: 1, shares: 1, ..self }
-    }
-
-    /// Cubes that share the rows of a tile of keys, so that every processor of the device has about two; none has fewer than
-    /// two steps of rows on average.
-    fn splits(self, client: &Client, at: &Packed) -> usize {
-        let cubes = at.seq.div_ceil(self.staying()) * at.batch * at.heads.key_value;
-        let steps = at.seq * at.heads.group() / 2 / self.passing;
-        let wanted = (CUBES_PER_PROCESSOR * processors(client) + cubes / 2) / cubes;
-        wanted.min(steps / 2).clamp(1, MOST_SPLITS)
     }
 }

@@ -9,9 +9,9 @@ use super::{
     COLUMNS, MatrixTile, PAIR, PLANE, Part, ROWS, add_weighed, arrived, copy, exp2, gift, hide, keep, kept_products,
     products, zeros,
 };
+use crate::ops::attention::parts::part_at;
 use crate::ops::attention::places::{
-    NEVER, Places, Sizes, head_in_turn, head_of, key_at, late_tile_in_turn, query_at, row_at, split_in_turn,
-    tile_in_turn, value_at,
+    NEVER, Places, head_in_turn, key_at, late_tile_in_turn, query_at, row_at, split_in_turn, tile_in_turn, value_at,
 };
 
 /// Gradients of the queries of one tile: all keys they see pass by.
@@ -241,8 +241,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
                 }
             } else {
                 let pair = CUBE_POS % CUBE_COUNT_Y as usize;
-                let to = ((split_in_turn() * CUBE_COUNT_Y as usize + pair) * end_key + key)
-                    * comptime!(2 * tile.sizes.head_dim);
+                let to = part_at(split_in_turn(), pair, key, &at, tile.sizes);
                 #[unroll]
                 for i in 0..comptime!(tile.sizes.head_dim / COLUMNS) {
                     parts[(to + i * COLUMNS) / PAIR + t] = d_k[2 * i + j] * Vector::new(scale);
@@ -251,34 +250,4 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
             }
         }
     }
-}
-
-/// Adds up the parts `[splits, batch * key_value, seq, 2 * head_dim]` of the gradients of keys and values, `work` of each.
-#[cube(launch)]
-pub fn key_gradients_combine<F: Float, P: Size>(
-    parts: &[Vector<f32, P>],
-    d_qkv: &mut [Vector<F, P>],
-    at: Places,
-    work: usize,
-    #[comptime] sizes: Sizes,
-    #[comptime] splits: usize,
-    #[define(F)] _type: ElemType,
-) {
-    if ABSOLUTE_POS >= work {
-        terminate!();
-    }
-    let width = comptime!(sizes.head_dim / PAIR);
-    let (row, feature) = (ABSOLUTE_POS / comptime!(2 * width), ABSOLUTE_POS % comptime!(2 * width));
-    let (pair, key) = (row / at.seq, row % at.seq);
-    let head = head_of(pair, sizes);
-    let mut sum = parts[ABSOLUTE_POS];
-    #[unroll]
-    for split in 1..splits {
-        sum += parts[split * work + ABSOLUTE_POS];
-    }
-    let mut to = key_at(&head, key, &at);
-    if feature >= width {
-        to = value_at(&head, key, &at);
-    }
-    d_qkv[to / PAIR + feature % width] = Vector::cast_from(sum);
 }

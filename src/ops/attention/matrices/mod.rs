@@ -22,7 +22,7 @@ use cubecl::prelude::*;
 use super::places::{Head, NEVER, Places, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
-pub(super) use gradients::{key_gradients_combine, matrix_key_gradients, matrix_query_gradients};
+pub(super) use gradients::{matrix_key_gradients, matrix_query_gradients};
 pub(super) use tile::MatrixTile;
 
 /// Rows of a plane, which are those of a left factor and of a sum.

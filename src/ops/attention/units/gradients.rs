@@ -2,6 +2,7 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{ROW_UNITS, Tile, each, load_keys, load_results, load_rows, products};
+use crate::ops::attention::parts::part_at;
 use crate::ops::attention::places::{Head, Places, from_the_end, head, key_at, query_at, row_at, value_at};
 use crate::ops::cube::plane_sum_of_neighbours;
 
@@ -163,7 +164,8 @@ pub fn attention_query_gradients<F: Float, A: Float>(
     }
 }
 
-/// Gradients of the keys and values of one tile: all rows that see them pass by.
+/// Gradients of the keys and values of one tile: all rows that see them pass by, or every so manieth tile of a cube that
+/// shares them with `splits - 1` others, whose parts `key_gradients_combine` adds up.
 #[cube(launch)]
 pub fn attention_key_gradients<F: Float, A: Float>(
     qkv: &[F],
@@ -171,9 +173,11 @@ pub fn attention_key_gradients<F: Float, A: Float>(
     sums: &[A],
     delta: &[A],
     d_qkv: &mut [F],
+    parts: &mut [A],
     at: Places,
     scale: InputScalar,
     #[comptime] tile: Tile,
+    #[comptime] splits: usize,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
     let keys_each = comptime!((tile.keys * ROW_UNITS).div_ceil(tile.units));
@@ -200,8 +204,8 @@ pub fn attention_key_gradients<F: Float, A: Float>(
         d_v[i] = A::new(0.0);
     }
     // Earlier rows see none of these keys.
-    let start = first_key * group / tile.rows * tile.rows;
-    for first_row in range_stepped(start, end_row, tile.rows) {
+    let start = (first_key * group / tile.rows + CUBE_POS_Z as usize) * tile.rows;
+    for first_row in range_stepped(start, end_row, comptime!(splits * tile.rows)) {
         load_rows::<F, A>(qkv, &mut tiles.q, &head, first_row, end_row, &at, scale, tile);
         load_results::<F, A>(gradient, &mut tiles.d_out, &head, first_row, end_row, &at, tile);
         sync_cube();
@@ -230,12 +234,18 @@ pub fn attention_key_gradients<F: Float, A: Float>(
         let key = first_key + y + i * keys_apart;
         if key < end_key {
             let (to_key, to_value) = (key_at(&head, key, &at), value_at(&head, key, &at));
+            let part = part_at(CUBE_POS_Z as usize, CUBE_POS_Y as usize, key, &at, tile.sizes);
             #[unroll]
             for c in 0..columns_each {
                 let d = x + c * ROW_UNITS;
                 if d < comptime!(tile.sizes.head_dim) {
-                    d_qkv[to_key + d] = F::cast_from(d_k[i * columns_each + c]);
-                    d_qkv[to_value + d] = F::cast_from(d_v[i * columns_each + c]);
+                    if comptime!(splits == 1) {
+                        d_qkv[to_key + d] = F::cast_from(d_k[i * columns_each + c]);
+                        d_qkv[to_value + d] = F::cast_from(d_v[i * columns_each + c]);
+                    } else {
+                        parts[part + d] = d_k[i * columns_each + c];
+                        parts[part + comptime!(tile.sizes.head_dim) + d] = d_v[i * columns_each + c];
+                    }
                 }
             }
         }
