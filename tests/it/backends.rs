@@ -40,6 +40,8 @@ fn devices_are_found_and_what_is_missing_is_explained() {
     assert!(report("vulkan")["lacks"].as_str().is_some_and(|why| why.contains("graphs")));
     let libtorch = report("tch")["devices"][0]["driver"].as_str().map(str::to_owned);
     assert!(libtorch.is_some_and(|driver| driver.starts_with("LibTorch 2.9")), "{}", report("tch"));
+    let pytorch = report("pytorch")["devices"][0]["device"].as_str().map(str::to_owned);
+    assert!(pytorch.is_some_and(|device| device.starts_with("pytorch:")), "{}", report("pytorch"));
     assert_eq!(report("cuda")["missing"]["reason"], "not compiled in");
     assert!(report("cuda")["missing"]["remedy"].as_str().is_some_and(|remedy| remedy.contains("--features cuda")));
 }
