@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Device, Graph, Int, Tensor, capture};
 
-use crate::ops::recorded_input;
+use crate::ops::RecordedInput;
 
 /// Work on token ids `[batch, count]` and a position `[1]` that reads nothing from the host, so that it can be recorded.
 pub type Work<'a, T> = Box<dyn FnMut(Tensor<2, Int>, &Tensor<1, Int>) -> T + Send + 'a>;
@@ -16,8 +16,8 @@ pub struct Replay<'a, T> {
 }
 
 struct Recording<'a, T> {
-    /// What the graph reads, always in the same memory: ids and a position.
-    inputs: Held<(Tensor<2, Int>, Tensor<1, Int>)>,
+    /// What the graph reads.
+    inputs: Held<RecordedInput>,
     graph: Graph<T, Box<dyn FnMut() -> T + Send + 'a>>,
 }
 
@@ -30,7 +30,7 @@ impl<'a, T: 'a> Replay<'a, T> {
 
     /// Whether the next run with such ids would have to record first.
     pub fn is_new(&self, ids: &Tensor<2, Int>) -> bool {
-        self.recording.as_ref().is_none_or(|recording| recording.inputs.lock().0.dims() != ids.dims())
+        self.recording.as_ref().is_none_or(|recording| recording.inputs.lock().ids().dims() != ids.dims())
     }
 
     /// The work's result for `ids` at `position`; the next run overwrites it. Ids of a new shape are recorded first,
@@ -41,22 +41,18 @@ impl<'a, T: 'a> Replay<'a, T> {
             self.recording = Some(self.recorded(ids.clone(), position));
         }
         let recording = self.recording.as_mut().expect("recorded above");
-        let mut inputs = recording.inputs.lock();
-        *inputs = recorded_input::place(inputs.clone(), ids, position);
-        drop(inputs);
+        recording.inputs.lock().place(ids, position);
         // SAFETY: what the graph reads and writes is owned by its closure, which lives as long; everything is issued
         // from this thread, and the result is a handle on a buffer that the graph keeps.
         unsafe { recording.graph.replay() }
     }
 
     fn recorded(&self, ids: Tensor<2, Int>, position: usize) -> Recording<'a, T> {
-        let position = Tensor::from_data([position as i64], &self.device);
-        // Memory of its own: the caller may hold the ids.
-        let (inputs, work) = (Held::new((ids.zeros_like() + ids, position)), self.work.clone());
+        let (inputs, work) = (Held::new(RecordedInput::new(ids, position)), self.work.clone());
         let read = inputs.clone();
         let run: Box<dyn FnMut() -> T + Send + 'a> = Box::new(move || {
-            let (ids, position) = read.lock().clone();
-            (work.lock().unwrap_or_else(PoisonError::into_inner))(ids, &position)
+            let inputs = read.lock().clone();
+            (work.lock().unwrap_or_else(PoisonError::into_inner))(inputs.ids(), &inputs.position())
         });
         Recording { inputs, graph: capture(&self.device, run) }
     }

@@ -31,6 +31,7 @@ pub(crate) mod testing;
 pub use attention::{attention, attention_at, cached_attention};
 pub use linear::{Products, linear, linear_add};
 pub use linear_cross_entropy::linear_cross_entropy;
+pub use recorded_input::RecordedInput;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use swiglu::swiglu;

@@ -4,33 +4,28 @@ use burn_cubecl::CubeBackend;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use super::RecordedInputOps;
+use super::{Inputs, RecordedInputOps};
 use crate::ops::cube::{integer, one_each, row_major};
 
 impl RecordedInputOps for CubeBackend {
-    fn place(
-        held: IntTensor<Self>,
-        position: IntTensor<Self>,
-        ids: IntTensor<Self>,
-        at: usize,
-    ) -> (IntTensor<Self>, IntTensor<Self>) {
+    fn place(held: Inputs<Self>, ids: IntTensor<Self>, at: usize) -> Inputs<Self> {
         let ids = row_major(ids);
         let client = ids.client.clone();
-        let types = [&held, &position, &ids].map(|tensor| integer(tensor.dtype));
+        let types = [&held.ids, &held.position, &ids].map(|tensor| integer(tensor.dtype));
         let elements = ids.shape().num_elements();
         let (count, dim) = one_each(&client, elements);
         recorded_input_place::launch(
             &client,
             count,
             dim,
-            held.clone().into_buffer_arg(),
-            position.clone().into_buffer_arg(),
+            held.ids.clone().into_buffer_arg(),
+            held.position.clone().into_buffer_arg(),
             ids.into_buffer_arg(),
             elements,
             at,
             types,
         );
-        (held, position)
+        held
     }
 }
 
