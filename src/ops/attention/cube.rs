@@ -18,14 +18,19 @@ use super::packed::Packed;
 use super::passes::{Backward, Forward};
 use super::units::attention_delta;
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
-use crate::ops::cube::{Team, accumulator, cubes, element, integer, new_tensor, one_each, row_major, vector_size};
+use crate::ops::cube::{
+    Team, accumulator, cubes, element, integer, new_tensor, one_each, processors, row_major, vector_size,
+};
 
 /// Keys up to which each query head has a cube of its own: the launch is what costs then, and all read the same keys.
 const ONE_CUBE: usize = 256;
 
-/// Keys of each of the cubes that share more of them, and most such cubes.
-const KEYS_PER_SPLIT: usize = 64;
+/// Keys that the cubes which share more of them ask for at a time, and most such cubes.
+const STEP_KEYS: usize = 64;
 const MOST_SPLITS: usize = 64;
+
+/// Such cubes for each processor that are enough: what one does before its keys and after them takes time, too.
+const CUBES_PER_PROCESSOR: usize = 8;
 
 /// Units of a cube that multiplies results with their gradients.
 const DELTA_UNITS: usize = 256;
@@ -152,9 +157,7 @@ fn attend(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, at: Packed)
 fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: Newest, at: &Packed) -> CubeTensor {
     let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
     let out = new_tensor(&queries, [at.batch, 1, at.heads.query * at.head_dim], dtype);
-    // By capacity, not by length: shapes and kernels are then the same at every position.
-    let alone = at.capacity <= ONE_CUBE;
-    let splits = if alone { 1 } else { at.capacity.div_ceil(KEYS_PER_SPLIT).min(MOST_SPLITS) };
+    let splits = splits(&client, at);
     let tile = decode_tile(&client, at, dtype, splits, matches!(newest, Newest::Packed { .. }));
     let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
     let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
@@ -243,6 +246,19 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     out
 }
 
+/// Cubes that share the keys of a head, by capacity and not by length: shapes and kernels are then the same at every position.
+fn splits(client: &Client, at: &Packed) -> usize {
+    if at.capacity <= ONE_CUBE {
+        return 1;
+    }
+    let enough = match processors(client) {
+        1 => MOST_SPLITS,
+        many => (CUBES_PER_PROCESSOR * many).div_ceil(at.batch * at.heads.key_value).min(MOST_SPLITS),
+    };
+    let steps = at.capacity.div_ceil(STEP_KEYS);
+    steps.div_ceil(steps.div_ceil(enough))
+}
+
 /// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
 fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, appends: bool) -> DecodeTile {
     let [alone, beside_others] = DECODE_UNITS;
@@ -259,7 +275,7 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
         // What turns are the halves of a head.
         vector: vector_size(client, if appends { at.head_dim / 2 } else { at.head_dim }, &[dtype]),
         splits,
-        split_keys: at.capacity.div_ceil(splits),
+        split_keys: at.capacity.div_ceil(splits).next_multiple_of(STEP_KEYS),
         appends,
     };
     // Without planes every unit has a whole head's sums: few heads and few units then.
