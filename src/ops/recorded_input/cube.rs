@@ -12,7 +12,10 @@ impl RecordedInputOps for CubeBackend {
         let ids = row_major(ids);
         let client = ids.client.clone();
         let types = [&held.ids, &held.position, &ids].map(|tensor| integer(tensor.dtype));
-        let elements = ids.shape().num_elements();
+        let (elements, columns) = (ids.shape().num_elements(), ids.shape()[1]);
+        // What is held need not lie in one piece: CubeCL pads rows.
+        let apart = held.ids.meta.strides();
+        let (rows_apart, columns_apart) = (apart[0], apart[1]);
         let (count, dim) = one_each(&client, elements);
         recorded_input_place::launch(
             &client,
@@ -22,6 +25,9 @@ impl RecordedInputOps for CubeBackend {
             held.position.clone().into_buffer_arg(),
             ids.into_buffer_arg(),
             elements,
+            columns,
+            rows_apart,
+            columns_apart,
             at,
             types,
         );
@@ -35,11 +41,15 @@ fn recorded_input_place<H: Int, P: Int, I: Int>(
     position: &mut [P],
     ids: &[I],
     elements: usize,
+    columns: usize,
+    rows_apart: usize,
+    columns_apart: usize,
     at: usize,
     #[define(H, P, I)] _types: [ElemType; 3],
 ) {
     if ABSOLUTE_POS < elements {
-        held[ABSOLUTE_POS] = H::cast_from(ids[ABSOLUTE_POS]);
+        let (row, column) = (ABSOLUTE_POS / columns, ABSOLUTE_POS % columns);
+        held[row * rows_apart + column * columns_apart] = H::cast_from(ids[ABSOLUTE_POS]);
     }
     if ABSOLUTE_POS == 0 {
         position[0] = P::cast_from(at as u32);
