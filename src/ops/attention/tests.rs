@@ -134,6 +134,8 @@ fn every_device_decodes_alike() {
             (2, 37, 40, 6, Heads { query: 4, key_value: 2 }),
             (1, 129, 600, 64, Heads { query: 8, key_value: 2 }),
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
+            // So many heads that each has few cubes.
+            (40, 577, 600, 16, Heads { query: 8, key_value: 4 }),
         ] {
             for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim == 64) {
                 let on = |device: &Device, to: DType| {
