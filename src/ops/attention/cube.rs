@@ -25,7 +25,7 @@ use crate::ops::cube::{
 /// Keys up to which each query head has a cube of its own: the launch is what costs then, and all read the same keys.
 const ONE_CUBE: usize = 256;
 
-/// Keys that the cubes which share more of them ask for at a time, and most such cubes.
+/// Keys that each of the cubes which share more of them has a multiple of, and most such cubes.
 const STEP_KEYS: usize = 64;
 const MOST_SPLITS: usize = 64;
 
@@ -262,8 +262,8 @@ fn splits(client: &Client, at: &Packed) -> usize {
 /// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
 fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, appends: bool) -> DecodeTile {
     let [alone, beside_others] = DECODE_UNITS;
-    let size = accumulator(dtype).size();
-    let team = Team::new(client, if splits == 1 { alone } else { beside_others });
+    let (size, short) = (accumulator(dtype).size(), at.capacity <= ONE_CUBE);
+    let team = Team::new(client, if short { alone } else { beside_others });
     let most = DECODE_BYTES / (at.head_dim * size);
     let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
     let tile = |groups_of_head: usize| DecodeTile {
@@ -279,7 +279,7 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
         appends,
     };
     // Without planes every unit has a whole head's sums: few heads and few units then.
-    let apart = splits == 1 || team.plane == 1;
+    let apart = short || team.plane == 1;
     let fits = tile(1).elements() * size <= client.properties().hardware.max_shared_memory_size;
     tile(if apart || !fits { at.heads.group() } else { 1 })
 }

@@ -56,6 +56,7 @@ impl<B: FusionBackend + RecordedInputOps> RecordedInputOps for Fusion<B> {
 
     fn place(held: Inputs<Self>, ids: IntTensor<Self>, at: usize) -> Inputs<Self> {
         let behind = held.unfused.as_ref().and_then(|behind| behind.downcast_ref::<Inputs<B>>());
+        // Burn 0.22.1 keeps the number of a tensor that is resolved as the last of its kind: some bytes each time.
         let ids = ids.client.clone().resolve_tensor_int::<B>(ids);
         // In the same memory, so that what fusion knows it by stays.
         let _placed = B::place(behind.expect("made by `inputs`").clone(), ids, at);
@@ -83,7 +84,7 @@ impl RecordedInput {
         Self(<Dispatch as RecordedInputOps>::inputs(ids.into_dispatch(), position.into_dispatch()))
     }
 
-    /// `ids` of the same shape and `position` in place of what was there.
+    /// `ids` of the same shape, made by this thread, and `position` in place of what was there.
     pub fn place(&mut self, ids: Tensor<2, Int>, position: usize) {
         assert_eq!(self.ids().dims(), ids.dims(), "a recorded graph keeps its shapes");
         self.0 = <Dispatch as RecordedInputOps>::place(self.0.clone(), ids.into_dispatch(), position);
