@@ -30,7 +30,7 @@ impl<'a, T: 'a> Replay<'a, T> {
 
     /// Whether the next run with such ids would have to record first.
     pub fn is_new(&self, ids: &Tensor<2, Int>) -> bool {
-        self.recording.as_ref().is_none_or(|recording| recording.inputs.lock().ids().dims() != ids.dims())
+        self.recording.as_ref().is_none_or(|recording| recording.inputs.lock().dims() != ids.dims())
     }
 
     /// The work's result for `ids` at `position`; the next run overwrites it. Ids of a new shape are recorded first,

@@ -252,6 +252,7 @@ fn splits(client: &Client, at: &Packed) -> usize {
         return 1;
     }
     let enough = match processors(client) {
+        // Also where the device does not tell.
         1 => MOST_SPLITS,
         many => (CUBES_PER_PROCESSOR * many).div_ceil(at.batch * at.heads.key_value).min(MOST_SPLITS),
     };

@@ -86,8 +86,14 @@ impl RecordedInput {
 
     /// `ids` of the same shape, made by this thread, and `position` in place of what was there.
     pub fn place(&mut self, ids: Tensor<2, Int>, position: usize) {
-        assert_eq!(self.ids().dims(), ids.dims(), "a recorded graph keeps its shapes");
+        assert_eq!(self.dims(), ids.dims(), "a recorded graph keeps its shapes");
         self.0 = <Dispatch as RecordedInputOps>::place(self.0.clone(), ids.into_dispatch(), position);
+    }
+
+    /// Batch and count of the ids.
+    #[must_use]
+    pub fn dims(&self) -> [usize; 2] {
+        self.0.ids.shape().dims()
     }
 
     /// `[batch, count]`.
