@@ -80,6 +80,7 @@ impl Subject {
             weights: &weights,
             weight_dtype: DType::F32,
             dtype: DType::F32,
+            trained: workload == Workload::Training,
             device: &device,
         };
         let model = Registry::default().build("decoder", &request).expect("a built-in model");

@@ -170,6 +170,7 @@ impl Bench<'_> {
                 weights: &weights,
                 weight_dtype,
                 dtype,
+                trained,
                 device,
             };
             self.registry.build(&self.spec.family, &request)

@@ -141,7 +141,7 @@ fn compute(
     let build = |device: &Device, trained: bool| {
         let (config, weights) = (&inputs.config, &inputs.weights);
         let (weight_dtype, dtype) = dtypes(spec.precision, trained);
-        let request = BuildRequest { variant, config, weights, weight_dtype, dtype, device };
+        let request = BuildRequest { variant, config, weights, weight_dtype, dtype, trained, device };
         registry
             .build(&spec.family, &request)
             .map_err(|error| Failure::new(FailureKind::Unsupported, error.to_string()))

@@ -47,15 +47,16 @@ impl Decoder {
     pub fn new(request: &BuildRequest, optimizations: Optimizations) -> Result<Self, BuildError> {
         let config = request.config;
         request.weights.check(config).map_err(BuildError::Weights)?;
+        let few_rows = optimizations.has(Optimization::Linear) && !request.trained;
         let linear = |names: &[(String, usize)], fuse: bool| -> Vec<Linear> {
             let sources: Vec<_> = names.iter().map(|(name, out)| Source { name: name.clone(), out: *out }).collect();
             if fuse {
-                vec![Linear::new(request, sources)]
+                vec![Linear::new(request, sources, few_rows)]
             } else {
-                sources.into_iter().map(|source| Linear::new(request, vec![source])).collect()
+                sources.into_iter().map(|source| Linear::new(request, vec![source], few_rows)).collect()
             }
         };
-        let one = |name: String, out| Linear::new(request, vec![Source { name, out }]);
+        let one = |name: String, out| Linear::new(request, vec![Source { name, out }], few_rows);
         let fuse = optimizations.has(Optimization::FusedWeights);
         let (hidden, kv, mlp) = (config.hidden_size, config.kv_size(), config.intermediate_size);
         let layer = |index: usize| {

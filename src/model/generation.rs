@@ -135,6 +135,7 @@ mod tests {
                 weights: &weights,
                 weight_dtype: DType::F64,
                 dtype: DType::F64,
+                trained: false,
                 device: &device,
             };
             let model = Registry::default().build("decoder", &request).expect("a built-in variant");

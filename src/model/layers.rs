@@ -30,7 +30,8 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub fn new(request: &BuildRequest, sources: Vec<Source>) -> Self {
+    /// `few_rows`: whether it lies as products of few rows want it, which gradients and optimisers need not.
+    pub fn new(request: &BuildRequest, sources: Vec<Source>, few_rows: bool) -> Self {
         let arrays: Vec<&Array<f32>> = sources.iter().map(|source| &request.weights.0[&source.name]).collect();
         let input = arrays[0].shape[1];
         let output: usize = sources.iter().map(|source| source.out).sum();
@@ -47,6 +48,7 @@ impl Linear {
         }
         let weight =
             Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.weight_dtype));
+        let weight = if few_rows { ops::fused_linear::laid_for_few_rows(weight) } else { weight };
         Self { weight: Param::from_tensor(weight), sources, dtype: request.dtype }
     }
 

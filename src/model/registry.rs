@@ -19,6 +19,8 @@ pub struct BuildRequest<'a> {
     pub weight_dtype: DType,
     /// Element type of activations and matrix products; weights of another type are converted in every pass.
     pub dtype: DType,
+    /// Whether gradients are wanted.
+    pub trained: bool,
     /// Where the model lives; with autodiff if it is to be trained, and not by hand.
     pub device: &'a Device,
 }

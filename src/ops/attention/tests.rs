@@ -136,8 +136,9 @@ fn every_device_decodes_alike() {
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
             // So many heads that each has few cubes.
             (40, 577, 600, 16, Heads { query: 8, key_value: 4 }),
+            (2, 577, 900, 128, Heads { query: 16, key_value: 2 }),
         ] {
-            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim == 64) {
+            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim >= 64) {
                 let on = |device: &Device, to: DType| {
                     let floats = |shape: [usize; 4], seed| {
                         Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, to))
@@ -184,8 +185,9 @@ fn every_device_turns_and_appends_in_a_step() {
             (1, 129, 600, 64, Heads { query: 8, key_value: 2 }),
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
             (1, 577, 600, 128, Heads { query: 4, key_value: 1 }),
+            (3, 513, 900, 64, Heads { query: 6, key_value: 3 }),
         ] {
-            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || capacity == 256) {
+            for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim >= 64) {
                 let on = |device: &Device, to: DType| {
                     let floats = |shape: [usize; 4], seed| {
                         Tensor::<4>::from_data(random(shape, seed).convert_dtype(dtype), (device, to))

@@ -5,6 +5,7 @@
 //! CUDA is more, and does no more than keep them within their memory.
 
 mod matrix_product;
+mod overlap;
 mod product;
 
 use burn::backend::TensorMetadata;
@@ -20,6 +21,7 @@ use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
 pub(crate) use matrix_product::multiplies;
+pub(crate) use overlap::{next_may_begin, overlaps, wait_for};
 pub(crate) use product::{product, product_add, product_in};
 
 /// Units of a cube that works through elements one by one.

@@ -4,6 +4,7 @@
 //! products instead, which need not wait for it. A cube that gates has the columns of both halves.
 
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -12,6 +13,7 @@ use cubecl::prelude::*;
 
 use super::FusedLinearOps;
 use super::kernel::{Form, fused_linear};
+use super::turned::{self, TurnedProduct};
 use crate::ops::cube::{Team, accumulator, element, new_tensor, row_major, rows_and_columns, vector_size};
 use crate::ops::linear::{LinearOps, Products};
 use crate::ops::primitive::with_last;
@@ -35,6 +37,14 @@ const UNITS: [usize; 2] = [128, 1024];
 const LANES: [usize; 2] = [2, 8];
 
 impl FusedLinearOps for CubeBackend {
+    fn laid_for_few_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if turned::reads(&weight) {
+            Self::float_transpose(row_major(Self::float_transpose(weight)))
+        } else {
+            weight
+        }
+    }
+
     fn rms_norm_linear(
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,
@@ -74,8 +84,34 @@ impl FusedLinearOps for CubeBackend {
     }
 }
 
-/// A product that fits the kernel.
-struct Product {
+/// The kernel that a product fits.
+enum Product {
+    Turned(TurnedProduct),
+    RowMajor(RowMajorProduct),
+}
+
+impl Product {
+    fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
+        let turned = TurnedProduct::of(x, weight, gates).map(Self::Turned);
+        turned.or_else(|| RowMajorProduct::of(x, weight, gates).map(Self::RowMajor))
+    }
+
+    fn launch(
+        self,
+        x: CubeTensor,
+        weight: CubeTensor,
+        norm: Option<(CubeTensor, f64)>,
+        residual: Option<CubeTensor>,
+    ) -> CubeTensor {
+        match self {
+            Self::Turned(product) => product.launch(x, weight, norm, residual),
+            Self::RowMajor(product) => product.launch(x, weight, norm, residual),
+        }
+    }
+}
+
+/// A product whose weight lies `[in, out]` and that fits the kernel for such.
+struct RowMajorProduct {
     client: Client,
     form: Form,
     /// Elements of a vector along the columns.
@@ -86,7 +122,7 @@ struct Product {
     row: usize,
 }
 
-impl Product {
+impl RowMajorProduct {
     /// `None` if there are too many rows, or no memory for them.
     fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
         let (rows, _) = rows_and_columns(x);

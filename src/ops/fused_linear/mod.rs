@@ -14,6 +14,8 @@ mod cube;
 mod kernel;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
+#[cfg(feature = "cubecl")]
+mod turned;
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -37,6 +39,12 @@ use super::swiglu::SwigluOps;
     Fusion: cfg(feature = "cubecl")
 )]
 pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
+    /// `weight [in, out]`, lying as products of few rows read it fastest.
+    #[fusion(dtype = weight, shape = weight)]
+    fn laid_for_few_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        weight
+    }
+
     /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`: `[.., out]`.
     #[fusion(dtype = x, shape = with_last(x.clone(), weight[1]))]
     fn rms_norm_linear(
@@ -78,6 +86,12 @@ impl FusedLinearOps for Flex {}
 
 #[cfg(feature = "tch")]
 impl FusedLinearOps for LibTorch {}
+
+/// `weight [in, out]`, lying as the products of this module read it fastest; it takes as much memory as before.
+#[must_use]
+pub fn laid_for_few_rows(weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::laid_for_few_rows(weight.into_dispatch()))
+}
 
 /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.
 #[must_use]

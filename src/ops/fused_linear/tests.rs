@@ -4,11 +4,19 @@ use super::*;
 use crate::ops::testing::{assert_close, devices, random};
 
 /// Rows, and elements of each before and after.
-const SIZES: [(usize, usize, usize); 6] =
-    [(1, 512, 1000), (1, 37, 14), (2, 96, 130), (4, 8, 2), (1, 4500, 600), (9, 16, 24)];
+const SIZES: [(usize, usize, usize); 8] = [
+    (1, 512, 1000),
+    (1, 37, 14),
+    (2, 96, 130),
+    (4, 8, 2),
+    (1, 4500, 600),
+    (9, 16, 24),
+    (3, 1376, 36),
+    (8, 5664, 24),
+];
 
 /// Against the composition in double precision on flex, at one and more rows, widths that no vector divides, rows of
-/// several steps, and too many rows for a kernel of their own.
+/// several steps, and too many rows for a kernel of their own; with weights as they are and as few rows want them.
 #[test]
 fn every_device_agrees() {
     for tested in devices() {
@@ -27,18 +35,53 @@ fn every_device_agrees() {
                     let norm = Tensor::<1>::from_data(data(vec![input], 3), (device, dtype));
                     let weight = Tensor::<2>::from_data(data(vec![input, output], 4), (device, dtype));
                     let (x, residual) = (rows_of(input, 1), rows_of(output, 5));
-                    [
-                        rms_norm_linear(x.clone(), norm.clone(), weight.clone(), 1e-5, Products::Vendor),
-                        rms_norm_linear_swiglu(x.clone(), norm, weight.clone(), 1e-5, Products::Vendor),
-                        linear_add(x, weight, residual, Products::Vendor),
-                    ]
-                    .map(|y| y.into_data().iter::<f64>().collect::<Vec<_>>())
+                    [weight.clone(), laid_for_few_rows(weight)].map(|weight| {
+                        let (x, norm, residual) = (x.clone(), norm.clone(), residual.clone());
+                        [
+                            rms_norm_linear(x.clone(), norm.clone(), weight.clone(), 1e-5, Products::Vendor),
+                            rms_norm_linear_swiglu(x.clone(), norm, weight.clone(), 1e-5, Products::Vendor),
+                            linear_add(x, weight, residual, Products::Vendor),
+                        ]
+                        .map(host)
+                    })
                 };
                 let expected = on(&Device::flex(), DType::F64);
-                for (actual, expected) in on(&tested.device, dtype).iter().zip(&expected) {
+                for (actual, expected) in on(&tested.device, dtype).as_flattened().iter().zip(expected.as_flattened()) {
                     assert_close(actual, expected, limit);
                 }
             }
         }
     }
+}
+
+/// Where launches overlap, each reads what the last has left: a chain of them computes what it does one launch at a time.
+#[test]
+fn a_chain_is_the_same_one_by_one() {
+    let (width, inner) = (512, 1376);
+    for tested in devices() {
+        for dtype in tested.floats() {
+            let of = |shape: [usize; 2], seed| {
+                let data = random(shape.to_vec(), seed).convert_dtype(DType::F32);
+                laid_for_few_rows(Tensor::<2>::from_data(data, (&tested.device, dtype)) * 0.05)
+            };
+            let norm = Tensor::<1>::ones([width], (&tested.device, dtype));
+            let weights = [0, 2, 4].map(|seed| (of([width, 2 * inner], seed), of([inner, width], seed + 1)));
+            let chain = |one_by_one: bool| {
+                let mut x = Tensor::<3>::ones([1, 1, width], (&tested.device, dtype));
+                for (up, down) in weights.iter().cycle().take(30) {
+                    let h = rms_norm_linear_swiglu(x.clone(), norm.clone(), up.clone(), 1e-5, Products::Vendor);
+                    x = linear_add(h, down.clone(), x, Products::Vendor);
+                    if one_by_one {
+                        tested.device.sync().expect("launches work");
+                    }
+                }
+                host(x)
+            };
+            assert_eq!(chain(false), chain(true), "{} in {dtype:?}", tested.name);
+        }
+    }
+}
+
+fn host(y: Tensor<3>) -> Vec<f64> {
+    y.into_data().iter::<f64>().collect()
 }

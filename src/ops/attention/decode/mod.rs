@@ -6,8 +6,11 @@
     reason = "what only some kernels have is left out of the others by an `if` of its own"
 )]
 
+mod matrices;
 mod new;
 mod tile;
+
+use std::f32::consts::LN_2;
 
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -15,14 +18,15 @@ use cubecl::prelude::*;
 use new::{New, as_they_are, turned};
 
 use super::places::NEVER;
-use crate::ops::cube::{plane_sum_of_every, plane_sum_of_neighbours};
+use crate::ops::cube::{next_may_begin, plane_sum_of_every, plane_sum_of_neighbours, wait_for};
 
+pub(super) use matrices::fits_matrices;
 pub(super) use tile::{DecodeTile, sharing};
 
 /// Attention of one query for each head, its position known.
 #[cube(launch)]
 pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
-    queries: &[Vector<F, N>],
+    queries: &mut [Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
@@ -34,14 +38,15 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     #[comptime] tile: DecodeTile,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
-    let new = as_they_are::<F, A, N>(queries, query_row, scale.get::<A>(), tile);
-    decode::<F, A, N>(&new, keys, values, partial, out, newest + 1, capacity, tile);
+    decode_cached::<F, A, N>(
+        queries, keys, values, partial, out, newest + 1, query_row, capacity, scale.get::<A>(), tile,
+    );
 }
 
 /// Attention of one query for each head, its position in a tensor.
 #[cube(launch)]
 pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
-    queries: &[Vector<F, N>],
+    queries: &mut [Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     position: &[I],
@@ -53,16 +58,44 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     #[comptime] tile: DecodeTile,
     #[define(F, A, I)] _types: [ElemType; 3],
 ) {
-    let newest = u32::cast_from(position[0]) as usize;
-    let new = as_they_are::<F, A, N>(queries, query_row, scale.get::<A>(), tile);
-    decode::<F, A, N>(&new, keys, values, partial, out, newest + 1, capacity, tile);
+    let stored = u32::cast_from(position[0]) as usize + 1;
+    decode_cached::<F, A, N>(
+        queries, keys, values, partial, out, stored, query_row, capacity, scale.get::<A>(), tile,
+    );
+}
+
+#[cube]
+fn decode_cached<F: Float, A: Float, N: Size>(
+    queries: &mut [Vector<F, N>],
+    keys: &[Vector<F, N>],
+    values: &[Vector<F, N>],
+    partial: &mut [A],
+    out: &mut [F],
+    stored: usize,
+    query_row: usize,
+    capacity: usize,
+    scale: A,
+    #[comptime] tile: DecodeTile,
+) {
+    if comptime!(tile.on_matrices) {
+        let mut passing = matrices::first_passing::<F, N>(keys, values, stored, capacity, tile);
+        begin::<F, N>(queries, tile);
+        let new = matrices::as_they_are::<F, N>(&*queries, query_row, tile);
+        matrices::decode_on_matrices::<F, A, N>(
+            &new, &mut passing, keys, values, partial, out, stored, capacity, scale, tile,
+        );
+    } else {
+        begin::<F, N>(queries, tile);
+        let new = as_they_are::<F, A, N>(&*queries, query_row, scale, tile);
+        decode::<F, A, N>(&new, keys, values, partial, out, stored, capacity, tile);
+    }
 }
 
 /// The same, queries and key turned to their position on the way by the tables' row of it, and key and value put into the
 /// cache: all that stands between a step's projection and its attention, in one launch.
 #[cube(launch)]
 pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N: Size, M: Size>(
-    qkv: &[Vector<F, N>],
+    qkv: &mut [Vector<F, N>],
     cos: &[Vector<T, M>],
     sin: &[Vector<T, M>],
     keys: &mut [Vector<F, N>],
@@ -77,9 +110,32 @@ pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N
     #[define(F, T, A, I)] _types: [ElemType; 4],
 ) {
     let newest = u32::cast_from(position[0]) as usize;
-    let new = turned::<F, T, A, N, M>(qkv, cos, sin, newest, row, scale.get::<A>(), tile);
-    decode::<F, A, N>(&new, &*keys, &*values, partial, out, newest, capacity, tile);
-    // One of the cubes that have the new key, and of its units one for each part.
+    if comptime!(tile.on_matrices) {
+        let mut passing = matrices::first_passing::<F, N>(&*keys, &*values, newest, capacity, tile);
+        begin::<F, N>(qkv, tile);
+        let new = matrices::turned::<F, T, N, M>(&*qkv, cos, sin, newest, row, tile);
+        matrices::decode_on_matrices::<F, A, N>(
+            &new, &mut passing, &*keys, &*values, partial, out, newest, capacity, scale.get::<A>(), tile,
+        );
+        matrices::put::<F, N>(&new, keys, values, newest, capacity, tile);
+    } else {
+        begin::<F, N>(qkv, tile);
+        let new = turned::<F, T, A, N, M>(&*qkv, cos, sin, newest, row, scale.get::<A>(), tile);
+        decode::<F, A, N>(&new, &*keys, &*values, partial, out, newest, capacity, tile);
+        put::<F, A, N>(&new, keys, values, newest, capacity, tile);
+    }
+}
+
+/// Puts the new key and value into the cache, by one of the cubes that have them, and of its units one for each part.
+#[cube]
+fn put<F: Float, A: Float, N: Size>(
+    new: &New<F, A, N>,
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    newest: usize,
+    capacity: usize,
+    #[comptime] tile: DecodeTile,
+) {
     let pair = CUBE_POS_Y as usize;
     let (sharing, unit) = (comptime!(tile.sharing()), UNIT_POS as usize);
     let (head, in_head) = (pair / comptime!(tile.groups_of_head), pair % comptime!(tile.groups_of_head));
@@ -91,6 +147,15 @@ pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N
             keys[to] = new.key[i];
             values[to] = new.value[i];
         }
+    }
+}
+
+/// Lets the next launch ask for its weights, and waits for the last one's queries.
+#[cube]
+fn begin<F: Float, N: Size>(queries: &mut [Vector<F, N>], #[comptime] tile: DecodeTile) {
+    if comptime!(tile.overlaps) {
+        next_may_begin();
+        wait_for::<Vector<F, N>>(queries);
     }
 }
 
@@ -240,6 +305,22 @@ fn decode<F: Float, A: Float, N: Size>(
         }
     }
     sync_cube();
+    leave::<F, A>(&gathered, &totals, &in_parts, partial, out, tile);
+}
+
+/// What a cube has in the end: of each of its parts the weighted values of every query head, `gathered`, and its sum of weights,
+/// for the largest score of all, and the largest of each part.
+#[cube]
+fn leave<F: Float, A: Float>(
+    gathered: &Shared<[A]>,
+    totals: &Shared<[A]>,
+    in_parts: &Shared<[A]>,
+    partial: &mut [A],
+    out: &mut [F],
+    #[comptime] tile: DecodeTile,
+) {
+    let (group, parts) = comptime!((tile.group, tile.parts()));
+    let (pair, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
     let (head_dim, width) = comptime!((tile.head_dim, tile.head_dim + 2));
     for i in range_stepped(unit, comptime!(group * head_dim), comptime!(tile.team.units)) {
         let g = i / head_dim;
@@ -267,7 +348,13 @@ fn decode<F: Float, A: Float, N: Size>(
             }
             let to = ((pair * group + g) * comptime!(tile.splits) + CUBE_POS_X as usize) * width;
             partial[to + comptime!(tile.head_dim)] = weight;
-            partial[to + comptime!(tile.head_dim + 1)] = largest[g];
+            let mut most = in_parts[g * parts];
+            for other in 1..parts {
+                most = max(most, in_parts[g * parts + other]);
+            }
+            // Matrix units' kernel counts in powers of two.
+            let unit_of_scores = comptime!(if tile.on_matrices { LN_2 } else { 1.0 });
+            partial[to + comptime!(tile.head_dim + 1)] = most * A::new(unit_of_scores);
         }
     }
 }
@@ -275,12 +362,17 @@ fn decode<F: Float, A: Float, N: Size>(
 /// Puts the parts of all splits together, `[batch, query * head_dim]`.
 #[cube(launch)]
 pub(super) fn attention_combine<F: Float, A: Float>(
-    partial: &[A],
+    partial: &mut [A],
     out: &mut [F],
     head_dim: usize,
     #[comptime] splits: usize,
+    #[comptime] overlaps: bool,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
+    if comptime!(overlaps) {
+        next_may_begin();
+        wait_for::<A>(partial);
+    }
     if ABSOLUTE_POS >= out.len() {
         terminate!();
     }

@@ -84,7 +84,7 @@ pub(super) fn turned<F: Float, T: Float, A: Float, N: Size, M: Size>(
 
 /// Vector `d` of the head that begins at `first`, turned.
 #[cube]
-fn turn<F: Float, A: Float, N: Size>(
+pub(super) fn turn<F: Float, A: Float, N: Size>(
     qkv: &[Vector<F, N>],
     first: usize,
     d: usize,
@@ -99,7 +99,7 @@ fn turn<F: Float, A: Float, N: Size>(
 
 /// Vector `at` of a table whose own vectors may be shorter.
 #[cube]
-fn of_table<T: Float, A: Float, N: Size, M: Size>(table: &[Vector<T, M>], at: usize) -> Vector<A, N> {
+pub(super) fn of_table<T: Float, A: Float, N: Size, M: Size>(table: &[Vector<T, M>], at: usize) -> Vector<A, N> {
     let mut whole = Vector::<A, N>::new(A::new(0.0));
     let width = M::value().comptime();
     let parts = N::value().comptime() / width;

@@ -21,6 +21,10 @@ pub(in crate::ops::attention) struct DecodeTile {
     pub split_keys: usize,
     /// Whether the newest key and value are not in the cache yet.
     pub appends: bool,
+    /// Whether matrix units do the products.
+    pub on_matrices: bool,
+    /// Whether launches overlap.
+    pub overlaps: bool,
 }
 
 impl DecodeTile {

@@ -377,7 +377,7 @@ fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
 }
 
 #[cube]
-fn exp2_of(exponent: f32) -> f32 {
+pub(super) fn exp2_of(exponent: f32) -> f32 {
     let power: f32;
     gpu_asm!("ex2.approx.ftz.f32 {}, {};", out(_) power, in(_) exponent, options(pure, nomem));
     power

@@ -10,6 +10,7 @@ use cubecl_server::{
 
 use crate::compiler::{CudaBackend, CudaCompilationOptions, CudaCompiler, CudaRepresentation};
 use crate::compute::events::{EventProfiler, driver_error, poisons_device};
+use crate::compute::overlap;
 use crate::compute::stream::Stream;
 use crate::install::{cccl_include_path, include_path};
 use cubecl_core::{
@@ -68,6 +69,8 @@ pub struct CudaCompiledKernel {
     cube_dim: CubeDim,
     shared_mem_bytes: usize,
     func: *mut CUfunc_st,
+    /// Whether its code waits for what was launched before it; see [`overlap`].
+    waits: bool,
     /// What the kernel does with each buffer binding, by buffer position --
     /// the compiler's answer, carried here because on a cache hit nothing
     /// else of the compilation survives. `None` for entries persisted before
@@ -472,6 +475,7 @@ impl CudaContext {
         io: Option<Arc<[BufferIOAttr]>>,
     ) -> Result<(), CompilationError> {
         dump_ptx(&kernel_id, &ptx);
+        let waits = overlap::waits(&ptx);
 
         let func_name = CString::new(entrypoint_name).unwrap();
         // SAFETY: `ptx` is a valid null-terminated PTX binary from NVRTC. `func_name` is a
@@ -500,6 +504,7 @@ impl CudaContext {
                 cube_dim,
                 shared_mem_bytes,
                 func,
+                waits,
                 io,
             },
         );
@@ -537,8 +542,9 @@ impl CudaContext {
                 kernel.shared_mem_bytes as i32,
             )
             .map_err(|err| launch_failed("cuFuncSetAttribute", err))?;
-            cudarc::driver::result::launch_kernel(
+            overlap::launch(
                 kernel.func,
+                kernel.waits,
                 dispatch_count,
                 (cube_dim.x, cube_dim.y, cube_dim.z),
                 // Shared memory is collected into a single buffer, with each shared memory being
@@ -547,7 +553,7 @@ impl CudaContext {
                 stream.sys,
                 resources,
             )
-            .map_err(|err| launch_failed("cuLaunchKernel", err))?;
+            .map_err(|err| launch_failed("cuLaunchKernelEx", err))?;
         };
 
         Ok(())

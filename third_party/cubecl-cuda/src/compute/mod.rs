@@ -4,6 +4,7 @@ pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod events;
 pub mod external;
+pub(crate) mod overlap;
 pub mod storage;
 pub(crate) mod stream;
 

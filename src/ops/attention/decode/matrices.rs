@@ -1,0 +1,488 @@
+//! Decode on matrix units, for query heads that share a long cache: where a key's product with each of several queries is
+//! computed by plain units, computing takes longer than reading.
+//!
+//! Keys are the rows of a left factor and queries the columns of a right one, so that a plane has 16 keys at a time, each for up
+//! to 8 query heads: `S^T = K Q^T`, then `O^T = V^T P^T`. A unit's vectors of keys and of queries are its elements of two products, of values
+//! its elements of eight: which features come first does not matter to a sum, and columns of a result may lie anywhere. Keys
+//! and values are asked for before the queries are there.
+
+use std::f32::consts::LOG2_E;
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::prelude::*;
+
+use super::new::{of_table, turn};
+use super::{DecodeTile, leave};
+use crate::ops::attention::matrices::exp2_of;
+use crate::ops::attention::places::NEVER;
+
+/// Rows of a left factor: keys that a plane has at a time.
+const KEYS: usize = 16;
+
+/// Columns of a right factor: most query heads.
+const HEADS: usize = 8;
+
+/// Columns of a left factor, rows of a right one.
+const DEPTH: usize = 16;
+
+/// Features of the vectors that four units have of a key, and eight units of a value.
+const KEY_STEP: usize = 32;
+const VALUE_STEP: usize = 64;
+
+/// Elements of a vector, and of a register.
+const WIDE: usize = 8;
+type Pair = Const<2>;
+
+
+/// Whether the kernel takes `group` query heads of `head_dim` features for each key-value head.
+pub(in crate::ops::attention) fn fits_matrices(group: usize, head_dim: usize) -> bool {
+    group <= HEADS && head_dim.is_multiple_of(VALUE_STEP)
+}
+
+impl DecodeTile {
+    /// Vectors that a unit has of a key.
+    fn of_key(self) -> usize {
+        self.head_dim / KEY_STEP
+    }
+
+    /// Vectors that a unit has of a value.
+    fn of_value(self) -> usize {
+        self.head_dim / VALUE_STEP
+    }
+
+    /// Left factors that values become, each of up to two steps.
+    fn value_factors(self) -> usize {
+        8 * self.of_value().div_ceil(2)
+    }
+}
+
+/// A unit's part of the query of its head, and of a new key and value if they are not in the cache yet.
+#[derive(CubeType)]
+pub(super) struct NewFactors<F: Float, N: Size> {
+    query: Array<Vector<F, N>>,
+    key: Array<Vector<F, N>>,
+    value: Array<Vector<F, N>>,
+}
+
+/// Queries that are turned, behind keys and values that are in the cache.
+#[cube]
+pub(super) fn as_they_are<F: Float, N: Size>(
+    queries: &[Vector<F, N>],
+    row: usize,
+    #[comptime] tile: DecodeTile,
+) -> NewFactors<F, N> {
+    let vectors = comptime!(tile.vectors());
+    let (g, t) = places();
+    let pair = CUBE_POS_Y as usize;
+    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
+    let head = in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1));
+    let first = batch * row / WIDE + head * vectors + t;
+    let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
+    #[unroll]
+    for s in 0..comptime!(tile.of_key()) {
+        query[s] = queries[first + 4 * s];
+    }
+    NewFactors::<F, N> { query, key: Array::new(0usize), value: Array::new(0usize) }
+}
+
+/// Queries, key and value of a packed row, queries and key turned.
+#[cube]
+pub(super) fn turned<F: Float, T: Float, N: Size, M: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, M>],
+    sin: &[Vector<T, M>],
+    position: usize,
+    row: usize,
+    #[comptime] tile: DecodeTile,
+) -> NewFactors<F, N> {
+    let (vectors, groups) = comptime!((tile.vectors(), tile.groups));
+    let (g, t) = places();
+    let pair = CUBE_POS_Y as usize;
+    let (batch, in_batch) = (pair / groups, pair % groups);
+    let first = batch * row / WIDE;
+    let query_at = first + (in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1))) * vectors;
+    let key_at = first + comptime!(groups * tile.group * vectors) + in_batch * vectors;
+    let value_at = key_at + comptime!(groups * vectors) + g;
+    let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
+    let mut key = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
+    #[unroll]
+    for s in 0..comptime!(tile.of_key()) {
+        let d = 4 * s + t;
+        let half = comptime!(vectors / 2);
+        let angle = position * half + d % half;
+        let c = of_table::<T, f32, N, M>(cos, angle);
+        let s_ = of_table::<T, f32, N, M>(sin, angle);
+        // The first half of a head turns by the second, which turns the other way.
+        let s_ = if d < half { -s_ } else { s_ };
+        query[s] = turn::<F, f32, N>(qkv, query_at, d, c, s_, vectors);
+        key[s] = turn::<F, f32, N>(qkv, key_at, d, c, s_, vectors);
+    }
+    let mut value = Array::<Vector<F, N>>::new(comptime!(tile.of_value()));
+    #[unroll]
+    for i in 0..comptime!(tile.of_value()) {
+        value[i] = qkv[value_at + 8 * i];
+    }
+    NewFactors::<F, N> { query, key, value }
+}
+
+/// Puts the new key and value into the cache, by one plane of one cube.
+#[cube]
+pub(super) fn put<F: Float, N: Size>(
+    new: &NewFactors<F, N>,
+    keys: &mut [Vector<F, N>],
+    values: &mut [Vector<F, N>],
+    newest: usize,
+    capacity: usize,
+    #[comptime] tile: DecodeTile,
+) {
+    let (g, t) = places();
+    let at = (CUBE_POS_Y as usize * capacity + newest) * comptime!(tile.vectors());
+    if CUBE_POS_X == 0 && UNIT_POS < 32 {
+        if g == 0 {
+            #[unroll]
+            for s in 0..comptime!(tile.of_key()) {
+                keys[at + 4 * s + t] = new.key[s];
+            }
+        }
+        if t == 0 {
+            #[unroll]
+            for i in 0..comptime!(tile.of_value()) {
+                values[at + 8 * i + g] = new.value[i];
+            }
+        }
+    }
+}
+
+/// 16 keys and their values as a plane's units ask for them.
+#[derive(CubeType)]
+pub(super) struct Passing<F: Float, N: Size> {
+    /// Of rows `g` and `g + 8`, alternating.
+    keys: Array<Vector<F, N>>,
+    /// Of rows `2 t`, `2 t + 1`, `2 t + 8` and `2 t + 9`, one after the other.
+    values: Array<Vector<F, N>>,
+}
+
+/// The first of the keys that pass by this plane.
+#[cube]
+pub(super) fn first_key(#[comptime] tile: DecodeTile) -> usize {
+    CUBE_POS_X as usize * comptime!(tile.split_keys) + UNIT_POS as usize / 32 * KEYS
+}
+
+/// Asks for a plane's first keys and values, of `stored` ones.
+#[cube]
+pub(super) fn first_passing<F: Float, N: Size>(
+    keys: &[Vector<F, N>],
+    values: &[Vector<F, N>],
+    stored: usize,
+    capacity: usize,
+    #[comptime] tile: DecodeTile,
+) -> Passing<F, N> {
+    let mut passing = Passing::<F, N> {
+        keys: Array::new(comptime!(2 * tile.of_key())),
+        values: Array::new(comptime!(4 * tile.of_value())),
+    };
+    let first = first_key(tile);
+    ask_keys::<F, N>(keys, &mut passing, first, stored, capacity, tile);
+    ask_values::<F, N>(values, &mut passing, first, stored, capacity, tile);
+    passing
+}
+
+#[cube]
+fn ask_keys<F: Float, N: Size>(
+    keys: &[Vector<F, N>],
+    to: &mut Passing<F, N>,
+    first: usize,
+    stored: usize,
+    capacity: usize,
+    #[comptime] tile: DecodeTile,
+) {
+    let (g, t) = places();
+    #[unroll]
+    for half in 0..2usize {
+        let key = first + 8 * half + g;
+        let at = (CUBE_POS_Y as usize * capacity + key) * comptime!(tile.vectors()) + t;
+        #[unroll]
+        for s in 0..comptime!(tile.of_key()) {
+            let mut vector = Vector::<F, N>::new(F::new(0.0));
+            if key < stored {
+                vector = keys[at + 4 * s];
+            }
+            to.keys[2 * s + half] = vector;
+        }
+    }
+}
+
+#[cube]
+fn ask_values<F: Float, N: Size>(
+    values: &[Vector<F, N>],
+    to: &mut Passing<F, N>,
+    first: usize,
+    stored: usize,
+    capacity: usize,
+    #[comptime] tile: DecodeTile,
+) {
+    let (g, _) = places();
+    #[unroll]
+    for which in 0..4usize {
+        let key = first + value_row(which);
+        let at = (CUBE_POS_Y as usize * capacity + key) * comptime!(tile.vectors()) + g;
+        #[unroll]
+        for i in 0..comptime!(tile.of_value()) {
+            let mut vector = Vector::<F, N>::new(F::new(0.0));
+            if key < stored {
+                vector = values[at + 8 * i];
+            }
+            to.values[comptime!(which * tile.of_value()) + i] = vector;
+        }
+    }
+}
+
+/// The row of value `which` of a unit.
+#[cube]
+fn value_row(#[comptime] which: usize) -> usize {
+    let (_, t) = places();
+    2 * t + comptime!(which % 2 + which / 2 * 8)
+}
+
+/// A unit's row and column among the four by eight of its plane.
+#[cube]
+fn places() -> (usize, usize) {
+    let lane = UNIT_POS as usize % 32;
+    (lane / 4, lane % 4)
+}
+
+/// As [`super::decode`], the first keys and values being `passing`.
+#[cube]
+pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
+    new: &NewFactors<F, N>,
+    passing: &mut Passing<F, N>,
+    keys: &[Vector<F, N>],
+    values: &[Vector<F, N>],
+    partial: &mut [A],
+    out: &mut [F],
+    stored: usize,
+    capacity: usize,
+    scale: A,
+    #[comptime] tile: DecodeTile,
+) {
+    let (g, t) = places();
+    let (planes, group) = comptime!((tile.parts(), tile.group));
+    let start = CUBE_POS_X as usize * comptime!(tile.split_keys);
+    let end = min(start + comptime!(tile.split_keys), stored + comptime!(usize::from(tile.appends)));
+    // Of a power of two instead of e.
+    let scale = f32::cast_from(scale) * LOG2_E;
+    let product = MmaDefinition::<F, F, f32>::new(KEYS, HEADS, DEPTH);
+    let factors = comptime!(tile.value_factors());
+    // Of heads 2 t and 2 t + 1.
+    let mut largest = Vector::<f32, Pair>::new(NEVER);
+    let mut total = Vector::<f32, Pair>::new(0.0);
+    let mut sums = Array::<Vector<f32, Pair>>::new(comptime!(2 * factors));
+    #[unroll]
+    for i in 0..comptime!(2 * factors) {
+        sums[i] = Vector::new(0.0);
+    }
+    for first in range_stepped(first_key(tile), end, comptime!(planes * KEYS)) {
+        if comptime!(tile.appends) {
+            put_among::<F, N>(new, passing, stored - first, tile);
+        }
+        let mut scores = Array::<Vector<f32, Pair>>::new(2usize);
+        scores[0] = Vector::new(0.0);
+        scores[1] = Vector::new(0.0);
+        #[unroll]
+        for s in 0..comptime!(tile.of_key()) {
+            #[unroll]
+            for half in 0..2usize {
+                let mut a = Array::<Vector<F, Pair>>::new(4usize);
+                let mut b = Array::<Vector<F, Pair>>::new(2usize);
+                #[unroll]
+                for pair in 0..2usize {
+                    let from = comptime!(2 * half + pair);
+                    a[2 * pair] = pair_of::<F, N>(passing.keys[2 * s], from);
+                    a[2 * pair + 1] = pair_of::<F, N>(passing.keys[2 * s + 1], from);
+                    b[pair] = pair_of::<F, N>(new.query[s], from);
+                }
+                let after = product.execute(&a, &b, &scores);
+                scores[0] = after[0];
+                scores[1] = after[1];
+            }
+        }
+        let next = first + comptime!(planes * KEYS);
+        ask_keys::<F, N>(keys, passing, next, min(end, stored), capacity, tile);
+
+        let mut found = largest;
+        #[unroll]
+        for half in 0..2usize {
+            let mut score = scores[half] * Vector::new(scale);
+            // Such a key weighs nothing beside any other; its value is zero.
+            if first + 8 * half + g >= end {
+                score = Vector::new(NEVER);
+            }
+            scores[half] = score;
+            found = max(found, score);
+        }
+        let found = over_keys(found, true);
+        let mut b = Array::<Vector<F, Pair>>::new(2usize);
+        let factor = exp2(largest - found);
+        largest = found;
+        total *= factor;
+        #[unroll]
+        for half in 0..2usize {
+            let weight = exp2(scores[half] - found);
+            total += weight;
+            b[half] = transposed::<F>(Vector::cast_from(weight));
+        }
+        #[unroll]
+        for i in 0..comptime!(2 * factors) {
+            sums[i] *= factor;
+        }
+        #[unroll]
+        for i in 0..factors {
+            let (step, element) = comptime!((2 * (i / 8), i % 8));
+            let mut a = Array::<Vector<F, Pair>>::new(4usize);
+            #[unroll]
+            for pair in 0..2usize {
+                #[unroll]
+                for half in 0..2usize {
+                    let mut two = Vector::<F, Pair>::new(F::new(0.0));
+                    if comptime!(step + half < tile.of_value()) {
+                        #[unroll]
+                        for e in 0..2usize {
+                            let which = comptime!((2 * pair + e) * tile.of_value() + step + half);
+                            two.insert(e, passing.values[which].extract(element));
+                        }
+                    }
+                    a[2 * pair + half] = two;
+                }
+            }
+            let mut before = Array::<Vector<f32, Pair>>::new(2usize);
+            before[0] = sums[2 * i];
+            before[1] = sums[2 * i + 1];
+            let after = product.execute(&a, &b, &before);
+            sums[2 * i] = after[0];
+            sums[2 * i + 1] = after[1];
+        }
+        ask_values::<F, N>(values, passing, next, min(end, stored), capacity, tile);
+    }
+
+    // All planes take the cube's largest score for theirs, so that what they have can be added up.
+    let plane = UNIT_POS as usize / 32;
+    let total = over_keys(total, false);
+    let mut in_parts = Shared::<[A]>::new_slice(comptime!(group * planes));
+    let mut totals = Shared::<[A]>::new_slice(comptime!(group * planes));
+    let mut gathered = Shared::<[A]>::new_slice(comptime!(planes * group * tile.head_dim));
+    #[unroll]
+    for e in 0..2usize {
+        if g == 0 && 2 * t + e < group {
+            in_parts[(2 * t + e) * planes + plane] = A::cast_from(largest.extract(e));
+        }
+    }
+    sync_cube();
+    #[unroll]
+    for e in 0..2usize {
+        let head = 2 * t + e;
+        if head < group {
+            let mut most = in_parts[head * planes];
+            for other in 1..planes {
+                most = max(most, in_parts[head * planes + other]);
+            }
+            let factor = exp2_of(largest.extract(e) - f32::cast_from(most));
+            if g == 0 {
+                totals[head * planes + plane] = A::cast_from(total.extract(e) * factor);
+            }
+            #[unroll]
+            for i in 0..factors {
+                #[unroll]
+                for half in 0..2usize {
+                    if comptime!(2 * (i / 8) + half < tile.of_value()) {
+                        let feature = comptime!((2 * (i / 8) + half) * VALUE_STEP + i % 8) + 8 * g;
+                        let to = (plane * group + head) * comptime!(tile.head_dim) + feature;
+                        gathered[to] = A::cast_from(sums[2 * i + half].extract(e) * factor);
+                    }
+                }
+            }
+        }
+    }
+    sync_cube();
+    leave::<F, A>(&gathered, &totals, &in_parts, partial, out, tile);
+}
+
+/// The new key and value, where they are `at` of those that pass by.
+#[cube]
+fn put_among<F: Float, N: Size>(
+    new: &NewFactors<F, N>,
+    passing: &mut Passing<F, N>,
+    at: usize,
+    #[comptime] tile: DecodeTile,
+) {
+    let (g, _) = places();
+    #[unroll]
+    for half in 0..2usize {
+        if at == 8 * half + g {
+            #[unroll]
+            for s in 0..comptime!(tile.of_key()) {
+                passing.keys[2 * s + half] = new.key[s];
+            }
+        }
+    }
+    #[unroll]
+    for which in 0..4usize {
+        if at == value_row(which) {
+            #[unroll]
+            for i in 0..comptime!(tile.of_value()) {
+                passing.values[comptime!(which * tile.of_value()) + i] = new.value[i];
+            }
+        }
+    }
+}
+
+/// Elements `2 at` and `2 at + 1` of a vector.
+#[cube]
+fn pair_of<F: Float, N: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, Pair> {
+    let mut pair = Vector::<F, Pair>::new(F::new(0.0));
+    pair.insert(0usize, vector.extract(comptime!(2 * at)));
+    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
+    pair
+}
+
+/// The largest over the units whose keys differ, or their sum.
+#[cube]
+fn over_keys(value: Vector<f32, Pair>, #[comptime] largest: bool) -> Vector<f32, Pair> {
+    let mut all = value;
+    #[unroll]
+    for i in 2..5u32 {
+        let mut other = all;
+        #[unroll]
+        for e in 0..2usize {
+            other.insert(e, plane_shuffle_xor(all.extract(e), comptime!(1 << i)));
+        }
+        if comptime!(largest) {
+            all = max(all, other);
+        } else {
+            all += other;
+        }
+    }
+    all
+}
+
+#[cube]
+fn exp2(exponents: Vector<f32, Pair>) -> Vector<f32, Pair> {
+    let mut powers = exponents;
+    #[unroll]
+    for e in 0..2usize {
+        powers.insert(e, exp2_of(exponents.extract(e)));
+    }
+    powers
+}
+
+/// Eight by eight elements, of which each unit has two of row `g` from column `2 t` on, transposed (CUDA's PTX ISA, `movmatrix`).
+#[cube]
+fn transposed<F: Float>(pair: Vector<F, Pair>) -> Vector<F, Pair> {
+    let whole: u32;
+    gpu_asm!(
+        "movmatrix.sync.aligned.m8n8.trans.b16 {}, {};",
+        out(_) whole,
+        in(_) u32::reinterpret(pair),
+        options(nomem)
+    );
+    Vector::reinterpret(whole)
+}

@@ -1,0 +1,278 @@
+//! The kernel for weights that lie `[out, in]`, on matrix units: a cube makes some columns of the result,
+//! its planes share the rows of the weight out. What a plane reads of the weight it asks for at once, in the order in which
+//! matrix units take it: which elements come first does not matter to a sum, so that a unit's 16 bytes of a row are its
+//! elements of two products. A row that is to be multiplied is a column of the right factor.
+//!
+//! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::ir::ElemType;
+use cubecl::prelude::*;
+
+use crate::ops::cube::{inverse_rms, next_may_begin, wait_for};
+
+/// Rows of a left factor and of a sum.
+const ROWS: usize = 16;
+
+/// Columns of a right factor and of a sum: most rows that are multiplied.
+pub(super) const COLUMNS: usize = 8;
+
+/// Columns of a left factor, rows of a right one.
+const DEPTH: usize = 16;
+
+const PLANE: usize = 32;
+
+/// Elements of a vector, 16 bytes.
+pub(super) const WIDE: usize = 8;
+
+/// Elements of a register.
+pub(super) const PAIR: usize = 2;
+
+/// Elements of a row in one step, two products: a vector of each of four units.
+pub(super) const STEP: usize = 2 * DEPTH;
+
+/// Steps that a plane asks for at once, if there are planes enough, and most.
+const STEPS: usize = 8;
+const MOST_STEPS: usize = 11;
+
+/// Fewest and most planes of a cube.
+const PLANES: [usize; 2] = [4, 16];
+
+/// What a kernel is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TurnedForm {
+    /// Rows that are multiplied, and elements of each.
+    pub rows: usize,
+    pub input: usize,
+    pub norms: bool,
+    /// Whether the second half of the columns is gated by the first.
+    pub gates: bool,
+    pub adds: bool,
+    /// Whether launches overlap.
+    pub overlaps: bool,
+}
+
+impl TurnedForm {
+    /// Columns of the result that a cube makes.
+    pub fn columns(self) -> usize {
+        ROWS / (1 + usize::from(self.gates))
+    }
+
+    pub fn units(self) -> usize {
+        self.planes() * PLANE
+    }
+
+    fn planes(self) -> usize {
+        let [fewest, most] = PLANES;
+        self.all_steps().div_ceil(STEPS).next_power_of_two().clamp(fewest, most)
+    }
+
+    fn all_steps(self) -> usize {
+        self.input / STEP
+    }
+
+    /// How often a plane asks.
+    fn passes(self) -> usize {
+        self.all_steps().div_ceil(self.planes() * MOST_STEPS)
+    }
+
+    /// Steps that it asks for each time.
+    fn steps(self) -> usize {
+        self.all_steps().div_ceil(self.planes() * self.passes())
+    }
+
+    /// Whether every plane asks once, and all for as many steps.
+    fn is_even(self) -> bool {
+        self.all_steps() == self.planes() * self.steps()
+    }
+
+    /// From one row to the next in the cube's memory, in vectors: one more than it has, so that rows begin in different banks.
+    fn stride(self) -> usize {
+        self.input / WIDE + 1
+    }
+
+    /// Bytes of the cube's memory: the rows, each plane's sums, and those of the rows' squares.
+    pub fn memory(self) -> usize {
+        self.rows * (16 * self.stride() + 4 * self.planes() * (ROWS + 1))
+    }
+}
+
+#[cube(launch)]
+pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
+    x: &mut [Vector<F, N>],
+    norm: &[Vector<W, N>],
+    weight: &[Vector<F, N>],
+    residual: &mut [F],
+    y: &mut [F],
+    eps: f32,
+    width: usize,
+    weight_row: usize,
+    #[comptime] form: TurnedForm,
+    #[define(F, W)] _types: [ElemType; 2],
+) {
+    let (rows, columns, planes) = comptime!((form.rows, form.columns(), form.planes()));
+    let (steps, passes, vectors) = comptime!((form.steps(), form.passes(), form.input / WIDE));
+    let unit = UNIT_POS as usize;
+    let (plane, lane) = (unit / PLANE, unit % PLANE);
+    let (g, t) = (lane / 4, lane % 4);
+    // Rows of the weight that this unit reads. A last cube's beyond the end are the last.
+    let column = CUBE_POS * columns + g;
+    let low = min(column, width - 1);
+    let high = if comptime!(form.gates) { width + low } else { min(column + 8, width - 1) };
+    let (low, high) = (low * weight_row + t, high * weight_row + t);
+    let mut lows = Array::<Vector<F, N>>::new(steps);
+    let mut highs = Array::<Vector<F, N>>::new(steps);
+    ask::<F, N>(weight, &mut lows, &mut highs, low, high, plane * steps, form);
+    if comptime!(form.overlaps) {
+        next_may_begin();
+        wait_for::<Vector<F, N>>(x);
+        if comptime!(form.adds) {
+            wait_for::<F>(residual);
+        }
+    }
+
+    // In the end a unit has an element of the result.
+    let (row, of_cube) = (unit / columns, unit % columns);
+    let to = row * width + CUBE_POS * columns + of_cube;
+    let has_result = row < rows && CUBE_POS * columns + of_cube < width;
+    let mut beside = F::new(0.0);
+    if comptime!(form.adds) {
+        if has_result {
+            beside = residual[to];
+        }
+    }
+    let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * form.stride()), 16usize);
+    let mut squares = Shared::<[f32]>::new_slice(comptime!(rows * planes));
+    #[unroll]
+    for row in 0..rows {
+        let mut square = f32::new(0.0);
+        for at in range_stepped(unit, vectors, comptime!(form.units())) {
+            let mut factor = x[row * vectors + at];
+            if comptime!(form.norms) {
+                let value = Vector::<f32, N>::cast_from(factor);
+                square += (value * value).vector_sum();
+                factor = Vector::cast_from(value * Vector::<f32, N>::cast_from(norm[at]));
+            }
+            factors[row * form.stride() + at] = factor;
+        }
+        if comptime!(form.norms) {
+            let square = plane_sum(square);
+            if lane == 0 {
+                squares[row * planes + plane] = square;
+            }
+        }
+    }
+    sync_cube();
+
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let mut sums = Array::<Vector<f32, P>>::new(2usize);
+    sums[0] = Vector::new(0.0);
+    sums[1] = Vector::new(0.0);
+    // Columns of the right factor beyond the last are the last, too; nobody reads their sums.
+    let factor = min(g, rows - 1) * form.stride() + t;
+    for pass in 0..passes {
+        let first = (pass * planes + plane) * steps;
+        #[unroll]
+        for s in 0..steps {
+            if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+                let right = factors[factor + (first + s) * 4];
+                #[unroll]
+                for half in 0..2usize {
+                    let mut a = Array::<Vector<F, P>>::new(4usize);
+                    let mut b = Array::<Vector<F, P>>::new(2usize);
+                    #[unroll]
+                    for pair in 0..2usize {
+                        let from = comptime!(2 * half + pair);
+                        a[2 * pair] = pair_of::<F, N, P>(lows[s], from);
+                        a[2 * pair + 1] = pair_of::<F, N, P>(highs[s], from);
+                        b[pair] = pair_of::<F, N, P>(right, from);
+                    }
+                    let after = product.execute(&a, &b, &sums);
+                    sums[0] = after[0];
+                    sums[1] = after[1];
+                }
+            }
+        }
+        if comptime!(passes > 1) {
+            ask::<F, N>(weight, &mut lows, &mut highs, low, high, ((pass + 1) * planes + plane) * steps, form);
+        }
+    }
+
+    // Sum `(plane, row of the left factor, row of x)`.
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * ROWS * rows));
+    #[unroll]
+    for half in 0..2usize {
+        #[unroll]
+        for e in 0..PAIR {
+            let of_row = 2 * t + e;
+            if of_row < rows {
+                parts[(plane * ROWS + 8 * half + g) * rows + of_row] = sums[half].extract(e);
+            }
+        }
+    }
+    sync_cube();
+    if has_result {
+        let mut scale = f32::new(1.0);
+        if comptime!(form.norms) {
+            let mut square = f32::new(0.0);
+            #[unroll]
+            for plane in 0..planes {
+                square += squares[row * planes + plane];
+            }
+            scale = inverse_rms::<f32>(square, comptime!(form.input as f32).runtime(), eps);
+        }
+        let mut sum = whole(&parts, of_cube * rows + row, form) * scale;
+        if comptime!(form.gates) {
+            let up = whole(&parts, (of_cube + 8) * rows + row, form) * scale;
+            sum = sum * up / (f32::new(1.0) + (-sum).exp());
+        }
+        if comptime!(form.adds) {
+            sum += f32::cast_from(beside);
+        }
+        y[to] = F::cast_from(sum);
+    }
+}
+
+/// Asks for a plane's steps from `first` on, of two rows of the weight.
+#[cube]
+fn ask<F: Float, N: Size>(
+    weight: &[Vector<F, N>],
+    lows: &mut Array<Vector<F, N>>,
+    highs: &mut Array<Vector<F, N>>,
+    low: usize,
+    high: usize,
+    first: usize,
+    #[comptime] form: TurnedForm,
+) {
+    #[unroll]
+    for s in 0..comptime!(form.steps()) {
+        let mut of_low = Vector::<F, N>::new(F::new(0.0));
+        let mut of_high = Vector::<F, N>::new(F::new(0.0));
+        if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+            of_low = weight[low + (first + s) * 4];
+            of_high = weight[high + (first + s) * 4];
+        }
+        lows[s] = of_low;
+        highs[s] = of_high;
+    }
+}
+
+/// Elements `2 at` and `2 at + 1` of a vector.
+#[cube]
+fn pair_of<F: Float, N: Size, P: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, P> {
+    let mut pair = Vector::<F, P>::new(F::new(0.0));
+    pair.insert(0usize, vector.extract(comptime!(2 * at)));
+    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
+    pair
+}
+
+/// What all planes have of the sum that is `at` in each one's.
+#[cube]
+fn whole(parts: &Shared<[f32]>, at: usize, #[comptime] form: TurnedForm) -> f32 {
+    let mut sum = parts[at];
+    #[unroll]
+    for plane in 1..comptime!(form.planes()) {
+        sum += parts[comptime!(plane * ROWS * form.rows) + at];
+    }
+    sum
+}
