@@ -12,14 +12,16 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::decode::{
-    DecodeTile, attention_combine, attention_decode, attention_decode_at, attention_decode_turned_at, fits_matrices, sharing,
+    DecodeTile, attention_combine, attention_decode, attention_decode_at, attention_decode_turned_at, fits_matrices,
+    sharing,
 };
 use super::packed::Packed;
 use super::passes::{Backward, Forward};
 use super::units::attention_delta;
 use super::{AttentionOps, CachedAttentionOps, Heads, choice};
 use crate::ops::cube::{
-    Team, accumulator, cubes, element, integer, multiplies, new_tensor, one_each, overlaps, processors, row_major, vector_size,
+    Team, accumulator, cubes, element, integer, multiplies, new_tensor, one_each, overlaps, processors, row_major,
+    vector_size,
 };
 
 /// Keys up to which each query head has a cube of its own: the launch is what costs then, and all read the same keys.
@@ -268,10 +270,7 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
     let team = Team::new(client, if short { alone } else { beside_others });
     let most = DECODE_BYTES / (at.head_dim * size);
     let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
-    // Without planes every unit has a whole head's sums: few heads and few units then.
-    let apart = short || team.plane == 1;
-    let matrices = fits_matrices(at.heads.group(), at.head_dim) && multiplies(client, dtype);
-    let tile = |groups_of_head: usize| DecodeTile {
+    let tile = |groups_of_head: usize, on_matrices: bool| DecodeTile {
         team,
         group: at.heads.group() / groups_of_head,
         groups: at.heads.key_value * groups_of_head,
@@ -282,9 +281,19 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
         splits,
         split_keys: at.capacity.div_ceil(splits).next_multiple_of(STEP_KEYS),
         appends,
-        on_matrices: groups_of_head == 1 && !apart && matrices,
+        on_matrices,
         overlaps: overlaps(client),
     };
-    let fits = tile(1).elements() * size <= client.properties().hardware.max_shared_memory_size;
-    tile(if apart || !fits { at.heads.group() } else { 1 })
+    let most = client.properties().hardware.max_shared_memory_size;
+    let fits = |tile: DecodeTile| tile.elements() * size <= most;
+    // Without planes every unit has a whole head's sums: few heads and few units then.
+    let apart = short || team.plane == 1;
+    let (whole, on_matrices) = (tile(1, false), tile(1, true));
+    if !apart && fits_matrices(at.heads.group(), at.head_dim) && multiplies(client, dtype) && fits(on_matrices) {
+        on_matrices
+    } else if !apart && fits(whole) {
+        whole
+    } else {
+        tile(at.heads.group(), false)
+    }
 }

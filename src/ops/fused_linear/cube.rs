@@ -38,11 +38,7 @@ const LANES: [usize; 2] = [2, 8];
 
 impl FusedLinearOps for CubeBackend {
     fn laid_for_few_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if turned::reads(&weight) {
-            Self::float_transpose(row_major(Self::float_transpose(weight)))
-        } else {
-            weight
-        }
+        if turned::reads(&weight) { Self::float_transpose(row_major(Self::float_transpose(weight))) } else { weight }
     }
 
     fn rms_norm_linear(

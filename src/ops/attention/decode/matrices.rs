@@ -29,10 +29,12 @@ const DEPTH: usize = 16;
 const KEY_STEP: usize = 32;
 const VALUE_STEP: usize = 64;
 
+/// From one row of eight sums by eight heads to the next in the cube's memory: two more than there are, for its banks.
+const SUMS_STRIDE: usize = 8 * HEADS + 2;
+
 /// Elements of a vector, and of a register.
 const WIDE: usize = 8;
 type Pair = Const<2>;
-
 
 /// Whether the kernel takes `group` query heads of `head_dim` features for each key-value head.
 pub(in crate::ops::attention) fn fits_matrices(group: usize, head_dim: usize) -> bool {
@@ -50,107 +52,117 @@ impl DecodeTile {
         self.head_dim / VALUE_STEP
     }
 
+    /// Elements of a cube's memory that a plane's sums take.
+    pub(super) fn of_plane(self) -> usize {
+        2 * self.value_factors() * SUMS_STRIDE
+    }
+
     /// Left factors that values become, each of up to two steps.
     fn value_factors(self) -> usize {
         8 * self.of_value().div_ceil(2)
     }
 }
 
-/// A unit's part of the query of its head, and of a new key and value if they are not in the cache yet.
-#[derive(CubeType)]
-pub(super) struct NewFactors<F: Float, N: Size> {
-    query: Array<Vector<F, N>>,
-    key: Array<Vector<F, N>>,
-    value: Array<Vector<F, N>>,
-}
-
-/// Queries that are turned, behind keys and values that are in the cache.
+/// A unit's vectors of its head's query, as they are.
 #[cube]
-pub(super) fn as_they_are<F: Float, N: Size>(
+pub(super) fn query_as_it_is<F: Float, N: Size>(
     queries: &[Vector<F, N>],
     row: usize,
     #[comptime] tile: DecodeTile,
-) -> NewFactors<F, N> {
-    let vectors = comptime!(tile.vectors());
-    let (g, t) = places();
-    let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
-    let head = in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1));
-    let first = batch * row / WIDE + head * vectors + t;
+) -> Array<Vector<F, N>> {
+    let (_, t) = places();
+    let at = query_at(row, tile) + t;
     let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
     #[unroll]
     for s in 0..comptime!(tile.of_key()) {
-        query[s] = queries[first + 4 * s];
+        query[s] = queries[at + 4 * s];
     }
-    NewFactors::<F, N> { query, key: Array::new(0usize), value: Array::new(0usize) }
+    query
 }
 
-/// Queries, key and value of a packed row, queries and key turned.
+/// The same, turned.
 #[cube]
-pub(super) fn turned<F: Float, T: Float, N: Size, M: Size>(
+pub(super) fn query_turned<F: Float, T: Float, N: Size, M: Size>(
     qkv: &[Vector<F, N>],
     cos: &[Vector<T, M>],
     sin: &[Vector<T, M>],
     position: usize,
     row: usize,
     #[comptime] tile: DecodeTile,
-) -> NewFactors<F, N> {
-    let (vectors, groups) = comptime!((tile.vectors(), tile.groups));
-    let (g, t) = places();
-    let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / groups, pair % groups);
-    let first = batch * row / WIDE;
-    let query_at = first + (in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1))) * vectors;
-    let key_at = first + comptime!(groups * tile.group * vectors) + in_batch * vectors;
-    let value_at = key_at + comptime!(groups * vectors) + g;
+) -> Array<Vector<F, N>> {
+    let (_, t) = places();
+    let at = query_at(row, tile);
     let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
-    let mut key = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
     #[unroll]
     for s in 0..comptime!(tile.of_key()) {
-        let d = 4 * s + t;
-        let half = comptime!(vectors / 2);
-        let angle = position * half + d % half;
-        let c = of_table::<T, f32, N, M>(cos, angle);
-        let s_ = of_table::<T, f32, N, M>(sin, angle);
-        // The first half of a head turns by the second, which turns the other way.
-        let s_ = if d < half { -s_ } else { s_ };
-        query[s] = turn::<F, f32, N>(qkv, query_at, d, c, s_, vectors);
-        key[s] = turn::<F, f32, N>(qkv, key_at, d, c, s_, vectors);
+        query[s] = turned_vector::<F, T, N, M>(qkv, at, 4 * s + t, cos, sin, position, tile);
     }
-    let mut value = Array::<Vector<F, N>>::new(comptime!(tile.of_value()));
-    #[unroll]
-    for i in 0..comptime!(tile.of_value()) {
-        value[i] = qkv[value_at + 8 * i];
-    }
-    NewFactors::<F, N> { query, key, value }
+    query
 }
 
-/// Puts the new key and value into the cache, by one plane of one cube.
+/// Where a unit's query begins. Columns of the right factor beyond the last head are the last, too; nobody reads their sums.
 #[cube]
-pub(super) fn put<F: Float, N: Size>(
-    new: &NewFactors<F, N>,
+fn query_at(row: usize, #[comptime] tile: DecodeTile) -> usize {
+    let (g, _) = places();
+    let pair = CUBE_POS_Y as usize;
+    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
+    let head = in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1));
+    batch * row / WIDE + head * comptime!(tile.vectors())
+}
+
+#[cube]
+fn turned_vector<F: Float, T: Float, N: Size, M: Size>(
+    qkv: &[Vector<F, N>],
+    first: usize,
+    d: usize,
+    cos: &[Vector<T, M>],
+    sin: &[Vector<T, M>],
+    position: usize,
+    #[comptime] tile: DecodeTile,
+) -> Vector<F, N> {
+    let half = comptime!(tile.vectors() / 2);
+    let angle = position * half + d % half;
+    let c = of_table::<T, f32, N, M>(cos, angle);
+    let s = of_table::<T, f32, N, M>(sin, angle);
+    // The first half of a head turns by the second, which turns the other way.
+    let s = if d < half { -s } else { s };
+    turn::<F, f32, N>(qkv, first, d, c, s, comptime!(tile.vectors()))
+}
+
+/// Leaves the new key, turned, and behind it the new value in the cube's memory, and has one cube put them into the cache, where
+/// nobody reads them yet.
+#[cube]
+pub(super) fn put_new<F: Float, T: Float, N: Size, M: Size>(
+    qkv: &[Vector<F, N>],
+    cos: &[Vector<T, M>],
+    sin: &[Vector<T, M>],
     keys: &mut [Vector<F, N>],
     values: &mut [Vector<F, N>],
-    newest: usize,
+    position: usize,
+    row: usize,
     capacity: usize,
     #[comptime] tile: DecodeTile,
-) {
-    let (g, t) = places();
-    let at = (CUBE_POS_Y as usize * capacity + newest) * comptime!(tile.vectors());
-    if CUBE_POS_X == 0 && UNIT_POS < 32 {
-        if g == 0 {
-            #[unroll]
-            for s in 0..comptime!(tile.of_key()) {
-                keys[at + 4 * s + t] = new.key[s];
-            }
+) -> Shared<[Vector<F, N>]> {
+    let (vectors, groups) = comptime!((tile.vectors(), tile.groups));
+    let mut new = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(2 * vectors), 16usize);
+    let (pair, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
+    let first_key = pair / groups * row / WIDE + comptime!(groups * tile.group * vectors) + pair % groups * vectors;
+    let to = (pair * capacity + position) * vectors + unit % vectors;
+    if unit < vectors {
+        let key = turned_vector::<F, T, N, M>(qkv, first_key, unit, cos, sin, position, tile);
+        new[unit] = key;
+        if CUBE_POS_X == 0 {
+            keys[to] = key;
         }
-        if t == 0 {
-            #[unroll]
-            for i in 0..comptime!(tile.of_value()) {
-                values[at + 8 * i + g] = new.value[i];
-            }
+    } else if unit < comptime!(2 * vectors) {
+        let value = qkv[first_key + comptime!(groups * vectors) + unit - vectors];
+        new[unit] = value;
+        if CUBE_POS_X == 0 {
+            values[to] = value;
         }
     }
+    sync_cube();
+    new
 }
 
 /// 16 keys and their values as a plane's units ask for them.
@@ -251,10 +263,11 @@ fn places() -> (usize, usize) {
     (lane / 4, lane % 4)
 }
 
-/// As [`super::decode`], the first keys and values being `passing`.
+/// As [`super::decode`], the first keys and values being `passing`, and what is not stored yet `new`.
 #[cube]
 pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
-    new: &NewFactors<F, N>,
+    query: &Array<Vector<F, N>>,
+    new: &Shared<[Vector<F, N>]>,
     passing: &mut Passing<F, N>,
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
@@ -299,7 +312,7 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
                     let from = comptime!(2 * half + pair);
                     a[2 * pair] = pair_of::<F, N>(passing.keys[2 * s], from);
                     a[2 * pair + 1] = pair_of::<F, N>(passing.keys[2 * s + 1], from);
-                    b[pair] = pair_of::<F, N>(new.query[s], from);
+                    b[pair] = pair_of::<F, N>(query[s], from);
                 }
                 let after = product.execute(&a, &b, &scores);
                 scores[0] = after[0];
@@ -369,7 +382,7 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
     let total = over_keys(total, false);
     let mut in_parts = Shared::<[A]>::new_slice(comptime!(group * planes));
     let mut totals = Shared::<[A]>::new_slice(comptime!(group * planes));
-    let mut gathered = Shared::<[A]>::new_slice(comptime!(planes * group * tile.head_dim));
+    let mut gathered = Shared::<[A]>::new_slice(comptime!(planes * tile.of_plane()));
     #[unroll]
     for e in 0..2usize {
         if g == 0 && 2 * t + e < group {
@@ -394,8 +407,7 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
                 #[unroll]
                 for half in 0..2usize {
                     if comptime!(2 * (i / 8) + half < tile.of_value()) {
-                        let feature = comptime!((2 * (i / 8) + half) * VALUE_STEP + i % 8) + 8 * g;
-                        let to = (plane * group + head) * comptime!(tile.head_dim) + feature;
+                        let to = sum_at(plane, comptime!(2 * i + half), g, head, tile);
                         gathered[to] = A::cast_from(sums[2 * i + half].extract(e) * factor);
                     }
                 }
@@ -406,21 +418,35 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
     leave::<F, A>(&gathered, &totals, &in_parts, partial, out, tile);
 }
 
+/// Where a plane leaves a sum: of a product's rows from `half` 8 of factor `i` on, `2 i + half`, row `g`, for a head.
+#[cube]
+fn sum_at(plane: usize, rows: usize, g: usize, head: usize, #[comptime] tile: DecodeTile) -> usize {
+    plane * comptime!(tile.of_plane()) + rows * SUMS_STRIDE + g * HEADS + head
+}
+
+/// Where a plane leaves the sum of a head's feature.
+#[cube]
+pub(super) fn feature_at(plane: usize, head: usize, feature: usize, #[comptime] tile: DecodeTile) -> usize {
+    let (step, in_step) = (feature / VALUE_STEP, feature % VALUE_STEP);
+    let factor = step / 2 * 8 + in_step % 8;
+    sum_at(plane, 2 * factor + step % 2, in_step / 8, head, tile)
+}
+
 /// The new key and value, where they are `at` of those that pass by.
 #[cube]
 fn put_among<F: Float, N: Size>(
-    new: &NewFactors<F, N>,
+    new: &Shared<[Vector<F, N>]>,
     passing: &mut Passing<F, N>,
     at: usize,
     #[comptime] tile: DecodeTile,
 ) {
-    let (g, _) = places();
+    let (g, t) = places();
     #[unroll]
     for half in 0..2usize {
         if at == 8 * half + g {
             #[unroll]
             for s in 0..comptime!(tile.of_key()) {
-                passing.keys[2 * s + half] = new.key[s];
+                passing.keys[2 * s + half] = new[4 * s + t];
             }
         }
     }
@@ -429,7 +455,7 @@ fn put_among<F: Float, N: Size>(
         if at == value_row(which) {
             #[unroll]
             for i in 0..comptime!(tile.of_value()) {
-                passing.values[comptime!(which * tile.of_value()) + i] = new.value[i];
+                passing.values[comptime!(which * tile.of_value()) + i] = new[comptime!(tile.vectors()) + 8 * i + g];
             }
         }
     }

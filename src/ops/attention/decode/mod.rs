@@ -39,7 +39,16 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
     #[define(F, A)] _types: [ElemType; 2],
 ) {
     decode_cached::<F, A, N>(
-        queries, keys, values, partial, out, newest + 1, query_row, capacity, scale.get::<A>(), tile,
+        queries,
+        keys,
+        values,
+        partial,
+        out,
+        newest + 1,
+        query_row,
+        capacity,
+        scale.get::<A>(),
+        tile,
     );
 }
 
@@ -59,9 +68,7 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     #[define(F, A, I)] _types: [ElemType; 3],
 ) {
     let stored = u32::cast_from(position[0]) as usize + 1;
-    decode_cached::<F, A, N>(
-        queries, keys, values, partial, out, stored, query_row, capacity, scale.get::<A>(), tile,
-    );
+    decode_cached::<F, A, N>(queries, keys, values, partial, out, stored, query_row, capacity, scale.get::<A>(), tile);
 }
 
 #[cube]
@@ -80,9 +87,20 @@ fn decode_cached<F: Float, A: Float, N: Size>(
     if comptime!(tile.on_matrices) {
         let mut passing = matrices::first_passing::<F, N>(keys, values, stored, capacity, tile);
         begin::<F, N>(queries, tile);
-        let new = matrices::as_they_are::<F, N>(&*queries, query_row, tile);
+        let query = matrices::query_as_it_is::<F, N>(&*queries, query_row, tile);
+        let nothing = Shared::<[Vector<F, N>]>::new_aligned_slice(1usize, 16usize);
         matrices::decode_on_matrices::<F, A, N>(
-            &new, &mut passing, keys, values, partial, out, stored, capacity, scale, tile,
+            &query,
+            &nothing,
+            &mut passing,
+            keys,
+            values,
+            partial,
+            out,
+            stored,
+            capacity,
+            scale,
+            tile,
         );
     } else {
         begin::<F, N>(queries, tile);
@@ -113,11 +131,21 @@ pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N
     if comptime!(tile.on_matrices) {
         let mut passing = matrices::first_passing::<F, N>(&*keys, &*values, newest, capacity, tile);
         begin::<F, N>(qkv, tile);
-        let new = matrices::turned::<F, T, N, M>(&*qkv, cos, sin, newest, row, tile);
+        let query = matrices::query_turned::<F, T, N, M>(&*qkv, cos, sin, newest, row, tile);
+        let new = matrices::put_new::<F, T, N, M>(&*qkv, cos, sin, keys, values, newest, row, capacity, tile);
         matrices::decode_on_matrices::<F, A, N>(
-            &new, &mut passing, &*keys, &*values, partial, out, newest, capacity, scale.get::<A>(), tile,
+            &query,
+            &new,
+            &mut passing,
+            &*keys,
+            &*values,
+            partial,
+            out,
+            newest,
+            capacity,
+            scale.get::<A>(),
+            tile,
         );
-        matrices::put::<F, N>(&new, keys, values, newest, capacity, tile);
     } else {
         begin::<F, N>(qkv, tile);
         let new = turned::<F, T, A, N, M>(&*qkv, cos, sin, newest, row, scale.get::<A>(), tile);
@@ -308,6 +336,17 @@ fn decode<F: Float, A: Float, N: Size>(
     leave::<F, A>(&gathered, &totals, &in_parts, partial, out, tile);
 }
 
+/// Where a part has what [`leave`] calls `gathered` of feature `i` of all heads.
+#[cube]
+fn gathered_at(part: usize, i: usize, #[comptime] tile: DecodeTile) -> usize {
+    let head_dim = comptime!(tile.head_dim);
+    if comptime!(tile.on_matrices) {
+        matrices::feature_at(part, i / head_dim, i % head_dim, tile)
+    } else {
+        part * comptime!(tile.group * tile.head_dim) + i
+    }
+}
+
 /// What a cube has in the end: of each of its parts the weighted values of every query head, `gathered`, and its sum of weights,
 /// for the largest score of all, and the largest of each part.
 #[cube]
@@ -324,9 +363,9 @@ fn leave<F: Float, A: Float>(
     let (head_dim, width) = comptime!((tile.head_dim, tile.head_dim + 2));
     for i in range_stepped(unit, comptime!(group * head_dim), comptime!(tile.team.units)) {
         let g = i / head_dim;
-        let mut sum = gathered[i];
+        let mut sum = gathered[gathered_at(0, i, tile)];
         for other in 1..parts {
-            sum += gathered[other * comptime!(group * head_dim) + i];
+            sum += gathered[gathered_at(other, i, tile)];
         }
         if comptime!(tile.splits == 1) {
             let mut weight = totals[g * parts];

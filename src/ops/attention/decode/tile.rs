@@ -50,7 +50,8 @@ impl DecodeTile {
 
     /// Elements of a cube's memory: of each part the weighted values, the sums of weights and the largest scores.
     pub(in crate::ops::attention) fn elements(self) -> usize {
-        self.parts() * self.group * (self.head_dim + 2)
+        let of_part = if self.on_matrices { self.of_plane() } else { self.group * self.head_dim };
+        self.parts() * (of_part + 2 * self.group)
     }
 
     /// Parts that are put together through the cube's memory: of planes, or of units where there are none.

@@ -34,7 +34,8 @@ impl TurnedProduct {
         let form = TurnedForm { rows, input, norms: false, gates, adds: false, overlaps };
         let width = columns / (1 + usize::from(gates));
         let hardware = &client.properties().hardware;
-        let fits = form.memory() <= hardware.max_shared_memory_size && form.units() <= hardware.max_units_per_cube as usize;
+        let fits =
+            form.memory() <= hardware.max_shared_memory_size && form.units() <= hardware.max_units_per_cube as usize;
         let lies = strides[0] == 1 && strides[1].is_multiple_of(WIDE) && input.is_multiple_of(STEP);
         let same = x.dtype == weight.dtype && multiplies(client, x.dtype);
         let some = (1..=COLUMNS).contains(&rows) && input > 0 && width > 0;
