@@ -36,7 +36,7 @@ const STEPS: usize = 8;
 const MOST_STEPS: usize = 11;
 
 /// Fewest and most planes of a cube.
-const PLANES: [usize; 2] = [4, 16];
+const PLANES: [usize; 2] = [4, 8];
 
 /// What a kernel is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,7 +122,11 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
     let (low, high) = (low * weight_row + t, high * weight_row + t);
     let mut lows = Array::<Vector<F, N>>::new(steps);
     let mut highs = Array::<Vector<F, N>>::new(steps);
-    ask::<F, N>(weight, &mut lows, &mut highs, low, high, plane * steps, form);
+    #[unroll]
+    for s in 0..steps {
+        lows[s] = ask::<F, N>(weight, low, plane * steps + s, form);
+        highs[s] = ask::<F, N>(weight, high, plane * steps + s, form);
+    }
     if comptime!(form.overlaps) {
         next_may_begin();
         wait_for::<Vector<F, N>>(x);
@@ -165,9 +169,12 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
     sync_cube();
 
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
-    let mut sums = Array::<Vector<f32, P>>::new(2usize);
-    sums[0] = Vector::new(0.0);
-    sums[1] = Vector::new(0.0);
+    // Of the two products of a step each has its own, so that they need not wait for each other.
+    let mut sums = Array::<Vector<f32, P>>::new(4usize);
+    #[unroll]
+    for i in 0..4usize {
+        sums[i] = Vector::new(0.0);
+    }
     // Columns of the right factor beyond the last are the last, too; nobody reads their sums.
     let factor = min(g, rows - 1) * form.stride() + t;
     for pass in 0..passes {
@@ -187,14 +194,19 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
                         a[2 * pair + 1] = pair_of::<F, N, P>(highs[s], from);
                         b[pair] = pair_of::<F, N, P>(right, from);
                     }
-                    let after = product.execute(&a, &b, &sums);
-                    sums[0] = after[0];
-                    sums[1] = after[1];
+                    let mut before = Array::<Vector<f32, P>>::new(2usize);
+                    before[0] = sums[2 * half];
+                    before[1] = sums[2 * half + 1];
+                    let after = product.execute(&a, &b, &before);
+                    sums[2 * half] = after[0];
+                    sums[2 * half + 1] = after[1];
                 }
             }
-        }
-        if comptime!(passes > 1) {
-            ask::<F, N>(weight, &mut lows, &mut highs, low, high, ((pass + 1) * planes + plane) * steps, form);
+            if comptime!(passes > 1) {
+                let next = first + comptime!(planes * steps) + s;
+                lows[s] = ask::<F, N>(weight, low, next, form);
+                highs[s] = ask::<F, N>(weight, high, next, form);
+            }
         }
     }
 
@@ -206,7 +218,8 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
         for e in 0..PAIR {
             let of_row = 2 * t + e;
             if of_row < rows {
-                parts[(plane * ROWS + 8 * half + g) * rows + of_row] = sums[half].extract(e);
+                parts[(plane * ROWS + 8 * half + g) * rows + of_row] =
+                    sums[half].extract(e) + sums[2 + half].extract(e);
             }
         }
     }
@@ -233,28 +246,19 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
     }
 }
 
-/// Asks for a plane's steps from `first` on, of two rows of the weight.
+/// Asks for a unit's vector of a row of the weight in one step, zeros behind the last.
 #[cube]
 fn ask<F: Float, N: Size>(
     weight: &[Vector<F, N>],
-    lows: &mut Array<Vector<F, N>>,
-    highs: &mut Array<Vector<F, N>>,
-    low: usize,
-    high: usize,
-    first: usize,
+    row: usize,
+    step: usize,
     #[comptime] form: TurnedForm,
-) {
-    #[unroll]
-    for s in 0..comptime!(form.steps()) {
-        let mut of_low = Vector::<F, N>::new(F::new(0.0));
-        let mut of_high = Vector::<F, N>::new(F::new(0.0));
-        if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
-            of_low = weight[low + (first + s) * 4];
-            of_high = weight[high + (first + s) * 4];
-        }
-        lows[s] = of_low;
-        highs[s] = of_high;
+) -> Vector<F, N> {
+    let mut vector = Vector::<F, N>::new(F::new(0.0));
+    if comptime!(form.is_even()) || step < comptime!(form.all_steps()) {
+        vector = weight[row + step * 4];
     }
+    vector
 }
 
 /// Elements `2 at` and `2 at + 1` of a vector.

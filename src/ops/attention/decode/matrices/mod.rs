@@ -6,15 +6,22 @@
 //! its elements of eight: which features come first does not matter to a sum, and columns of a result may lie anywhere. Keys
 //! and values are asked for before the queries are there.
 
+mod passing;
+mod query;
+
 use std::f32::consts::LOG2_E;
 
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::*;
 
-use super::new::{of_table, turn};
-use super::{DecodeTile, leave};
+use super::DecodeTile;
+use super::end::leave;
 use crate::ops::attention::matrices::exp2_of;
 use crate::ops::attention::places::NEVER;
+
+pub(super) use passing::first_passing;
+use passing::{Passing, ask_keys, ask_values, first_key, put_among};
+pub(super) use query::{put_new, query_as_it_is, query_turned};
 
 /// Rows of a left factor: keys that a plane has at a time.
 const KEYS: usize = 16;
@@ -63,199 +70,6 @@ impl DecodeTile {
     }
 }
 
-/// A unit's vectors of its head's query, as they are.
-#[cube]
-pub(super) fn query_as_it_is<F: Float, N: Size>(
-    queries: &[Vector<F, N>],
-    row: usize,
-    #[comptime] tile: DecodeTile,
-) -> Array<Vector<F, N>> {
-    let (_, t) = places();
-    let at = query_at(row, tile) + t;
-    let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
-    #[unroll]
-    for s in 0..comptime!(tile.of_key()) {
-        query[s] = queries[at + 4 * s];
-    }
-    query
-}
-
-/// The same, turned.
-#[cube]
-pub(super) fn query_turned<F: Float, T: Float, N: Size, M: Size>(
-    qkv: &[Vector<F, N>],
-    cos: &[Vector<T, M>],
-    sin: &[Vector<T, M>],
-    position: usize,
-    row: usize,
-    #[comptime] tile: DecodeTile,
-) -> Array<Vector<F, N>> {
-    let (_, t) = places();
-    let at = query_at(row, tile);
-    let mut query = Array::<Vector<F, N>>::new(comptime!(tile.of_key()));
-    #[unroll]
-    for s in 0..comptime!(tile.of_key()) {
-        query[s] = turned_vector::<F, T, N, M>(qkv, at, 4 * s + t, cos, sin, position, tile);
-    }
-    query
-}
-
-/// Where a unit's query begins. Columns of the right factor beyond the last head are the last, too; nobody reads their sums.
-#[cube]
-fn query_at(row: usize, #[comptime] tile: DecodeTile) -> usize {
-    let (g, _) = places();
-    let pair = CUBE_POS_Y as usize;
-    let (batch, in_batch) = (pair / comptime!(tile.groups), pair % comptime!(tile.groups));
-    let head = in_batch * comptime!(tile.group) + min(g, comptime!(tile.group - 1));
-    batch * row / WIDE + head * comptime!(tile.vectors())
-}
-
-#[cube]
-fn turned_vector<F: Float, T: Float, N: Size, M: Size>(
-    qkv: &[Vector<F, N>],
-    first: usize,
-    d: usize,
-    cos: &[Vector<T, M>],
-    sin: &[Vector<T, M>],
-    position: usize,
-    #[comptime] tile: DecodeTile,
-) -> Vector<F, N> {
-    let half = comptime!(tile.vectors() / 2);
-    let angle = position * half + d % half;
-    let c = of_table::<T, f32, N, M>(cos, angle);
-    let s = of_table::<T, f32, N, M>(sin, angle);
-    // The first half of a head turns by the second, which turns the other way.
-    let s = if d < half { -s } else { s };
-    turn::<F, f32, N>(qkv, first, d, c, s, comptime!(tile.vectors()))
-}
-
-/// Leaves the new key, turned, and behind it the new value in the cube's memory, and has one cube put them into the cache, where
-/// nobody reads them yet.
-#[cube]
-pub(super) fn put_new<F: Float, T: Float, N: Size, M: Size>(
-    qkv: &[Vector<F, N>],
-    cos: &[Vector<T, M>],
-    sin: &[Vector<T, M>],
-    keys: &mut [Vector<F, N>],
-    values: &mut [Vector<F, N>],
-    position: usize,
-    row: usize,
-    capacity: usize,
-    #[comptime] tile: DecodeTile,
-) -> Shared<[Vector<F, N>]> {
-    let (vectors, groups) = comptime!((tile.vectors(), tile.groups));
-    let mut new = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(2 * vectors), 16usize);
-    let (pair, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
-    let first_key = pair / groups * row / WIDE + comptime!(groups * tile.group * vectors) + pair % groups * vectors;
-    let to = (pair * capacity + position) * vectors + unit % vectors;
-    if unit < vectors {
-        let key = turned_vector::<F, T, N, M>(qkv, first_key, unit, cos, sin, position, tile);
-        new[unit] = key;
-        if CUBE_POS_X == 0 {
-            keys[to] = key;
-        }
-    } else if unit < comptime!(2 * vectors) {
-        let value = qkv[first_key + comptime!(groups * vectors) + unit - vectors];
-        new[unit] = value;
-        if CUBE_POS_X == 0 {
-            values[to] = value;
-        }
-    }
-    sync_cube();
-    new
-}
-
-/// 16 keys and their values as a plane's units ask for them.
-#[derive(CubeType)]
-pub(super) struct Passing<F: Float, N: Size> {
-    /// Of rows `g` and `g + 8`, alternating.
-    keys: Array<Vector<F, N>>,
-    /// Of rows `2 t`, `2 t + 1`, `2 t + 8` and `2 t + 9`, one after the other.
-    values: Array<Vector<F, N>>,
-}
-
-/// The first of the keys that pass by this plane.
-#[cube]
-pub(super) fn first_key(#[comptime] tile: DecodeTile) -> usize {
-    CUBE_POS_X as usize * comptime!(tile.split_keys) + UNIT_POS as usize / 32 * KEYS
-}
-
-/// Asks for a plane's first keys and values, of `stored` ones.
-#[cube]
-pub(super) fn first_passing<F: Float, N: Size>(
-    keys: &[Vector<F, N>],
-    values: &[Vector<F, N>],
-    stored: usize,
-    capacity: usize,
-    #[comptime] tile: DecodeTile,
-) -> Passing<F, N> {
-    let mut passing = Passing::<F, N> {
-        keys: Array::new(comptime!(2 * tile.of_key())),
-        values: Array::new(comptime!(4 * tile.of_value())),
-    };
-    let first = first_key(tile);
-    ask_keys::<F, N>(keys, &mut passing, first, stored, capacity, tile);
-    ask_values::<F, N>(values, &mut passing, first, stored, capacity, tile);
-    passing
-}
-
-#[cube]
-fn ask_keys<F: Float, N: Size>(
-    keys: &[Vector<F, N>],
-    to: &mut Passing<F, N>,
-    first: usize,
-    stored: usize,
-    capacity: usize,
-    #[comptime] tile: DecodeTile,
-) {
-    let (g, t) = places();
-    #[unroll]
-    for half in 0..2usize {
-        let key = first + 8 * half + g;
-        let at = (CUBE_POS_Y as usize * capacity + key) * comptime!(tile.vectors()) + t;
-        #[unroll]
-        for s in 0..comptime!(tile.of_key()) {
-            let mut vector = Vector::<F, N>::new(F::new(0.0));
-            if key < stored {
-                vector = keys[at + 4 * s];
-            }
-            to.keys[2 * s + half] = vector;
-        }
-    }
-}
-
-#[cube]
-fn ask_values<F: Float, N: Size>(
-    values: &[Vector<F, N>],
-    to: &mut Passing<F, N>,
-    first: usize,
-    stored: usize,
-    capacity: usize,
-    #[comptime] tile: DecodeTile,
-) {
-    let (g, _) = places();
-    #[unroll]
-    for which in 0..4usize {
-        let key = first + value_row(which);
-        let at = (CUBE_POS_Y as usize * capacity + key) * comptime!(tile.vectors()) + g;
-        #[unroll]
-        for i in 0..comptime!(tile.of_value()) {
-            let mut vector = Vector::<F, N>::new(F::new(0.0));
-            if key < stored {
-                vector = values[at + 8 * i];
-            }
-            to.values[comptime!(which * tile.of_value()) + i] = vector;
-        }
-    }
-}
-
-/// The row of value `which` of a unit.
-#[cube]
-fn value_row(#[comptime] which: usize) -> usize {
-    let (_, t) = places();
-    2 * t + comptime!(which % 2 + which / 2 * 8)
-}
-
 /// A unit's row and column among the four by eight of its plane.
 #[cube]
 fn places() -> (usize, usize) {
@@ -298,9 +112,12 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
         if comptime!(tile.appends) {
             put_among::<F, N>(new, passing, stored - first, tile);
         }
-        let mut scores = Array::<Vector<f32, Pair>>::new(2usize);
-        scores[0] = Vector::new(0.0);
-        scores[1] = Vector::new(0.0);
+        // Of the two products of a vector each has its own, so that they need not wait for each other.
+        let mut products = Array::<Vector<f32, Pair>>::new(4usize);
+        #[unroll]
+        for i in 0..4usize {
+            products[i] = Vector::new(0.0);
+        }
         #[unroll]
         for s in 0..comptime!(tile.of_key()) {
             #[unroll]
@@ -314,18 +131,22 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
                     a[2 * pair + 1] = pair_of::<F, N>(passing.keys[2 * s + 1], from);
                     b[pair] = pair_of::<F, N>(query[s], from);
                 }
-                let after = product.execute(&a, &b, &scores);
-                scores[0] = after[0];
-                scores[1] = after[1];
+                let mut before = Array::<Vector<f32, Pair>>::new(2usize);
+                before[0] = products[2 * half];
+                before[1] = products[2 * half + 1];
+                let after = product.execute(&a, &b, &before);
+                products[2 * half] = after[0];
+                products[2 * half + 1] = after[1];
             }
         }
         let next = first + comptime!(planes * KEYS);
         ask_keys::<F, N>(keys, passing, next, min(end, stored), capacity, tile);
 
         let mut found = largest;
+        let mut scores = Array::<Vector<f32, Pair>>::new(2usize);
         #[unroll]
         for half in 0..2usize {
-            let mut score = scores[half] * Vector::new(scale);
+            let mut score = (products[half] + products[2 + half]) * Vector::new(scale);
             // Such a key weighs nothing beside any other; its value is zero.
             if first + 8 * half + g >= end {
                 score = Vector::new(NEVER);
@@ -430,35 +251,6 @@ pub(super) fn feature_at(plane: usize, head: usize, feature: usize, #[comptime] 
     let (step, in_step) = (feature / VALUE_STEP, feature % VALUE_STEP);
     let factor = step / 2 * 8 + in_step % 8;
     sum_at(plane, 2 * factor + step % 2, in_step / 8, head, tile)
-}
-
-/// The new key and value, where they are `at` of those that pass by.
-#[cube]
-fn put_among<F: Float, N: Size>(
-    new: &Shared<[Vector<F, N>]>,
-    passing: &mut Passing<F, N>,
-    at: usize,
-    #[comptime] tile: DecodeTile,
-) {
-    let (g, t) = places();
-    #[unroll]
-    for half in 0..2usize {
-        if at == 8 * half + g {
-            #[unroll]
-            for s in 0..comptime!(tile.of_key()) {
-                passing.keys[2 * s + half] = new[4 * s + t];
-            }
-        }
-    }
-    #[unroll]
-    for which in 0..4usize {
-        if at == value_row(which) {
-            #[unroll]
-            for i in 0..comptime!(tile.of_value()) {
-                passing.values[comptime!(which * tile.of_value()) + i] = new[comptime!(tile.vectors()) + 8 * i + g];
-            }
-        }
-    }
 }
 
 /// Elements `2 at` and `2 at + 1` of a vector.
