@@ -35,20 +35,15 @@ impl Linear {
         let arrays: Vec<&Array<f32>> = sources.iter().map(|source| &request.weights.0[&source.name]).collect();
         let input = arrays[0].shape[1];
         let output: usize = sources.iter().map(|source| source.out).sum();
-        let mut values = vec![0.0; input * output];
-        let mut column = 0;
-        // Some rows at a time become columns, so that what is written lies together.
-        for rows in arrays.iter().flat_map(|array| array.values.chunks(TURNED_ROWS * input)) {
-            for (i, to) in values.chunks_exact_mut(output).enumerate() {
-                for (to, row) in to[column..].iter_mut().zip(rows.chunks_exact(input)) {
-                    *to = row[i];
-                }
-            }
-            column += rows.len() / input;
-        }
-        let weight =
-            Tensor::from_data(TensorData::new(values, [input, output]), (request.device, request.weight_dtype));
-        let weight = if few_rows { ops::fused_linear::laid_for_few_rows(weight) } else { weight };
+        let on = |values: Vec<f32>, shape: [usize; 2]| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), (request.device, request.weight_dtype))
+        };
+        let weight = if few_rows && ops::fused_linear::reads_turned(input, request.device, request.weight_dtype) {
+            let rows: Vec<&[f32]> = arrays.iter().map(|array| array.values.as_slice()).collect();
+            ops::fused_linear::turned(on(rows.concat(), [output, input]))
+        } else {
+            on(side_by_side(&arrays, input, output), [input, output])
+        };
         Self { weight: Param::from_tensor(weight), sources, dtype: request.dtype }
     }
 
@@ -90,6 +85,22 @@ impl Linear {
             column += source.out;
         }
     }
+}
+
+/// Rows of all matrices as columns side by side, `[in, sum of out]`.
+fn side_by_side(arrays: &[&Array<f32>], input: usize, output: usize) -> Vec<f32> {
+    let mut values = vec![0.0; input * output];
+    let mut column = 0;
+    // Some rows at a time become columns, so that what is written lies together.
+    for rows in arrays.iter().flat_map(|array| array.values.chunks(TURNED_ROWS * input)) {
+        for (i, to) in values.chunks_exact_mut(output).enumerate() {
+            for (to, row) in to[column..].iter_mut().zip(rows.chunks_exact(input)) {
+                *to = row[i];
+            }
+        }
+        column += rows.len() / input;
+    }
+    values
 }
 
 /// Scale of an RMSNorm.

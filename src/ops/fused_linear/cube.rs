@@ -4,16 +4,15 @@
 //! products instead, which need not wait for it. A cube that gates has the columns of both halves.
 
 use burn::backend::TensorMetadata;
-use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::FusedLinearOps;
 use super::kernel::{Form, fused_linear};
-use super::turned::{self, TurnedProduct};
+use super::turned_weight::{TurnedProduct, reads};
+use super::{FusedLinearOps, WeightLayoutOps};
 use crate::ops::cube::{Team, accumulator, element, new_tensor, row_major, rows_and_columns, vector_size};
 use crate::ops::linear::{LinearOps, Products};
 use crate::ops::primitive::with_last;
@@ -36,11 +35,13 @@ const UNITS: [usize; 2] = [128, 1024];
 /// Fewest and most units that lie side by side along the columns, unless few cubes are to become more.
 const LANES: [usize; 2] = [2, 8];
 
-impl FusedLinearOps for CubeBackend {
-    fn laid_for_few_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        if turned::reads(&weight) { Self::float_transpose(row_major(Self::float_transpose(weight))) } else { weight }
+impl WeightLayoutOps for CubeBackend {
+    fn reads_turned(like: FloatTensor<Self>) -> bool {
+        reads(&like)
     }
+}
 
+impl FusedLinearOps for CubeBackend {
     fn rms_norm_linear(
         x: FloatTensor<Self>,
         norm: FloatTensor<Self>,

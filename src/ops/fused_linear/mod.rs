@@ -15,15 +15,19 @@ mod kernel;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 #[cfg(feature = "cubecl")]
-mod turned;
+mod turned_weight;
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
 #[cfg(feature = "tch")]
 use burn::backend::LibTorch;
+#[cfg(feature = "cubecl")]
+use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "cubecl")]
+use burn::tensor::Shape;
+use burn::tensor::{DType, Device, Tensor};
 
 use super::linear::{LinearOps, Products};
 #[cfg(feature = "cubecl")]
@@ -39,10 +43,10 @@ use super::swiglu::SwigluOps;
     Fusion: cfg(feature = "cubecl")
 )]
 pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
-    /// `weight [in, out]`, lying as products of few rows read it fastest.
-    #[fusion(dtype = weight, shape = weight)]
-    fn laid_for_few_rows(weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        weight
+    /// A weight `[out, in]` seen as `[in, out]`, lying as it did.
+    #[fusion(dtype = weight, shape = Shape::new([weight[1], weight[0]]))]
+    fn turned(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_transpose(weight)
     }
 
     /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`: `[.., out]`.
@@ -87,10 +91,39 @@ impl FusedLinearOps for Flex {}
 #[cfg(feature = "tch")]
 impl FusedLinearOps for LibTorch {}
 
-/// `weight [in, out]`, lying as the products of this module read it fastest; it takes as much memory as before.
+/// What a backend knows of how weights should lie.
+#[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cubecl"), LibTorch: cfg(feature = "tch"))]
+pub trait WeightLayoutOps: Backend {
+    /// Whether products of few rows read a weight like this one `[in, out]` faster if it lies `[out, in]`.
+    fn reads_turned(_like: FloatTensor<Self>) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "flex")]
+impl WeightLayoutOps for Flex {}
+
+#[cfg(feature = "tch")]
+impl WeightLayoutOps for LibTorch {}
+
+#[cfg(feature = "cubecl")]
+impl<B: FusionBackend + WeightLayoutOps> WeightLayoutOps for Fusion<B> {
+    fn reads_turned(like: FloatTensor<Self>) -> bool {
+        B::reads_turned(like.client.clone().resolve_tensor_float::<B>(like))
+    }
+}
+
+/// Whether the products of this module read weights of `input` features faster if they lie `[out, in]`, see [`turned`].
 #[must_use]
-pub fn laid_for_few_rows(weight: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::laid_for_few_rows(weight.into_dispatch()))
+pub fn reads_turned(input: usize, device: &Device, dtype: DType) -> bool {
+    let like = Tensor::<2>::zeros([input, 1], (device, dtype));
+    <Dispatch as WeightLayoutOps>::reads_turned(like.into_dispatch())
+}
+
+/// A weight `[out, in]` seen as `[in, out]`, lying as it did.
+#[must_use]
+pub fn turned(weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::turned(weight.into_dispatch()))
 }
 
 /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.
