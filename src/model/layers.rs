@@ -38,9 +38,9 @@ impl Linear {
         let on = |values: Vec<f32>, shape: [usize; 2]| {
             Tensor::<2>::from_data(TensorData::new(values, shape), (request.device, request.weight_dtype))
         };
-        let weight = if few_rows && ops::fused_linear::reads_turned(input, request.device, request.weight_dtype) {
+        let weight = if few_rows && ops::fused_linear::reads_transposed(input, request.device, request.weight_dtype) {
             let rows: Vec<&[f32]> = arrays.iter().map(|array| array.values.as_slice()).collect();
-            ops::fused_linear::turned(on(rows.concat(), [output, input]))
+            ops::fused_linear::transposed(on(rows.concat(), [output, input]))
         } else {
             on(side_by_side(&arrays, input, output), [input, output])
         };

@@ -259,8 +259,8 @@ pub fn attention_at(
 }
 
 /// [`attention_at`] of `qkv [batch, 1, packed * head_dim]`, turned and put into the caches on the way, `tables` beginning at the
-/// first position; and the caches, which nobody else may hold. See [`CachedAttentionOps::turned_attention_at`]. Not
-/// differentiable.
+/// first position; and the caches, which nobody else may hold. No launch that overlaps may have written `position`. See
+/// [`CachedAttentionOps::turned_attention_at`]. Not differentiable.
 #[must_use]
 pub fn turned_attention_at(
     qkv: Tensor<3>,

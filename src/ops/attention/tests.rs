@@ -137,6 +137,8 @@ fn every_device_decodes_alike() {
             // So many heads that each has few cubes.
             (40, 577, 600, 16, Heads { query: 8, key_value: 4 }),
             (2, 577, 900, 128, Heads { query: 16, key_value: 2 }),
+            // So long a cache that each cube has several steps of it, the newest key in a later one.
+            (1, 4177, 4200, 64, Heads { query: 3, key_value: 1 }),
         ] {
             for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim >= 64) {
                 let on = |device: &Device, to: DType| {
@@ -186,6 +188,7 @@ fn every_device_turns_and_appends_in_a_step() {
             (2, 600, 600, 16, Heads { query: 3, key_value: 3 }),
             (1, 577, 600, 128, Heads { query: 4, key_value: 1 }),
             (3, 513, 900, 64, Heads { query: 6, key_value: 3 }),
+            (1, 4177, 4200, 64, Heads { query: 5, key_value: 1 }),
         ] {
             for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim >= 64) {
                 let on = |device: &Device, to: DType| {

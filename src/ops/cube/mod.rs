@@ -212,6 +212,15 @@ pub(crate) fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
     (squares / columns + eps).sqrt().recip()
 }
 
+/// Elements `2 at` and `2 at + 1` of a vector.
+#[cube]
+pub(crate) fn pair_of<F: Float, N: Size, P: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, P> {
+    let mut pair = Vector::<F, P>::new(F::new(0.0));
+    pair.insert(0usize, vector.extract(comptime!(2 * at)));
+    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
+    pair
+}
+
 /// The sum of `value` over `units` units side by side in a plane, a power of two, for each of them. All must call it.
 #[cube]
 pub(crate) fn plane_sum_of_neighbours<A: Float>(value: A, #[comptime] units: usize) -> A {

@@ -1,5 +1,5 @@
-//! A matrix-vector product whose cubes each make some columns of the result. Every cube first leaves the rows to be
-//! multiplied in shared memory; then its units share the weight's rows out, columns side by side, and add up what they have:
+//! Products of few rows: by [`super::transposed_weight`] where the weight lies `[out, in]`, else a matrix-vector product whose
+//! cubes each make some columns of the result. Every cube first leaves the rows to be multiplied in shared memory; then its units share the weight's rows out, columns side by side, and add up what they have:
 //! those of a plane among themselves, planes through shared memory. What a row is to be divided by for its norm divides its
 //! products instead, which need not wait for it. A cube that gates has the columns of both halves.
 
@@ -11,7 +11,7 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 
 use super::kernel::{Form, fused_linear};
-use super::turned_weight::{TurnedProduct, reads};
+use super::transposed_weight::{TransposedProduct, reads};
 use super::{FusedLinearOps, WeightLayoutOps};
 use crate::ops::cube::{Team, accumulator, element, new_tensor, row_major, rows_and_columns, vector_size};
 use crate::ops::linear::{LinearOps, Products};
@@ -36,7 +36,7 @@ const UNITS: [usize; 2] = [128, 1024];
 const LANES: [usize; 2] = [2, 8];
 
 impl WeightLayoutOps for CubeBackend {
-    fn reads_turned(like: FloatTensor<Self>) -> bool {
+    fn reads_transposed(like: FloatTensor<Self>) -> bool {
         reads(&like)
     }
 }
@@ -83,14 +83,14 @@ impl FusedLinearOps for CubeBackend {
 
 /// The kernel that a product fits.
 enum Product {
-    Turned(TurnedProduct),
+    Transposed(TransposedProduct),
     RowMajor(RowMajorProduct),
 }
 
 impl Product {
     fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
-        let turned = TurnedProduct::of(x, weight, gates).map(Self::Turned);
-        turned.or_else(|| RowMajorProduct::of(x, weight, gates).map(Self::RowMajor))
+        let transposed = TransposedProduct::of(x, weight, gates).map(Self::Transposed);
+        transposed.or_else(|| RowMajorProduct::of(x, weight, gates).map(Self::RowMajor))
     }
 
     fn launch(
@@ -101,7 +101,7 @@ impl Product {
         residual: Option<CubeTensor>,
     ) -> CubeTensor {
         match self {
-            Self::Turned(product) => product.launch(x, weight, norm, residual),
+            Self::Transposed(product) => product.launch(x, weight, norm, residual),
             Self::RowMajor(product) => product.launch(x, weight, norm, residual),
         }
     }

@@ -15,7 +15,7 @@ mod kernel;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
 #[cfg(feature = "cubecl")]
-mod turned_weight;
+mod transposed_weight;
 
 #[cfg(feature = "flex")]
 use burn::backend::Flex;
@@ -45,7 +45,7 @@ use super::swiglu::SwigluOps;
 pub trait FusedLinearOps: LinearOps + RmsNormOps + SwigluOps {
     /// A weight `[out, in]` seen as `[in, out]`, lying as it did.
     #[fusion(dtype = weight, shape = Shape::new([weight[1], weight[0]]))]
-    fn turned(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn transposed(weight: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_transpose(weight)
     }
 
@@ -95,7 +95,7 @@ impl FusedLinearOps for LibTorch {}
 #[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cubecl"), LibTorch: cfg(feature = "tch"))]
 pub trait WeightLayoutOps: Backend {
     /// Whether products of few rows read a weight like this one `[in, out]` faster if it lies `[out, in]`.
-    fn reads_turned(_like: FloatTensor<Self>) -> bool {
+    fn reads_transposed(_like: FloatTensor<Self>) -> bool {
         false
     }
 }
@@ -108,22 +108,23 @@ impl WeightLayoutOps for LibTorch {}
 
 #[cfg(feature = "cubecl")]
 impl<B: FusionBackend + WeightLayoutOps> WeightLayoutOps for Fusion<B> {
-    fn reads_turned(like: FloatTensor<Self>) -> bool {
-        B::reads_turned(like.client.clone().resolve_tensor_float::<B>(like))
+    fn reads_transposed(like: FloatTensor<Self>) -> bool {
+        B::reads_transposed(like.client.clone().resolve_tensor_float::<B>(like))
     }
 }
 
-/// Whether the products of this module read weights of `input` features faster if they lie `[out, in]`, see [`turned`].
+/// Whether the products of this module read weights of `input` features faster if they lie `[out, in]`, see [`transposed`].
 #[must_use]
-pub fn reads_turned(input: usize, device: &Device, dtype: DType) -> bool {
-    let like = Tensor::<2>::zeros([input, 1], (device, dtype));
-    <Dispatch as WeightLayoutOps>::reads_turned(like.into_dispatch())
+pub fn reads_transposed(input: usize, device: &Device, dtype: DType) -> bool {
+    let like = Tensor::<2>::empty([input, 1], (device, dtype));
+    <Dispatch as WeightLayoutOps>::reads_transposed(like.into_dispatch())
 }
 
-/// A weight `[out, in]` seen as `[in, out]`, lying as it did.
+/// A weight `[out, in]` seen as `[in, out]`, lying as it did: an operation of its own, which fusion does not make a copy of. No
+/// launch that overlaps may have written it, since products may ask for it while the launch before still runs.
 #[must_use]
-pub fn turned(weight: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::turned(weight.into_dispatch()))
+pub fn transposed(weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as FusedLinearOps>::transposed(weight.into_dispatch()))
 }
 
 /// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.

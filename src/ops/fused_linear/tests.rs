@@ -27,7 +27,7 @@ fn every_device_agrees() {
                     let norm = Tensor::<1>::from_data(data(vec![input], 3), (device, dtype));
                     let weight = Tensor::<2>::from_data(data(vec![input, output], 4), (device, dtype));
                     let (x, residual) = (rows_of(input, 1), rows_of(output, 5));
-                    [weight.clone(), lying_turned(&weight)].map(|weight| {
+                    [weight.clone(), lying_transposed(&weight)].map(|weight| {
                         let (x, norm, residual) = (x.clone(), norm.clone(), residual.clone());
                         [
                             rms_norm_linear(x.clone(), norm.clone(), weight.clone(), 1e-5, Products::Vendor),
@@ -54,7 +54,7 @@ fn a_chain_is_the_same_one_by_one() {
         for dtype in tested.floats() {
             let of = |shape: [usize; 2], seed| {
                 let data = random(shape.to_vec(), seed).convert_dtype(DType::F32);
-                lying_turned(&(Tensor::<2>::from_data(data, (&tested.device, dtype)) * 0.05))
+                lying_transposed(&(Tensor::<2>::from_data(data, (&tested.device, dtype)) * 0.05))
             };
             let norm = Tensor::<1>::ones([width], (&tested.device, dtype));
             let weights = [0, 2, 4].map(|seed| (of([width, 2 * inner], seed), of([inner, width], seed + 1)));
@@ -74,8 +74,8 @@ fn a_chain_is_the_same_one_by_one() {
     }
 }
 
-fn lying_turned(weight: &Tensor<2>) -> Tensor<2> {
-    turned(Tensor::from_data(weight.clone().transpose().into_data(), (&weight.device(), weight.dtype())))
+fn lying_transposed(weight: &Tensor<2>) -> Tensor<2> {
+    transposed(Tensor::from_data(weight.clone().transpose().into_data(), (&weight.device(), weight.dtype())))
 }
 
 fn host(y: Tensor<3>) -> Vec<f64> {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Weights are stored input-major so that a product for few rows streams them front to back and a product for many
-//! packs them without a transpose; for an exception see [`super::fused_linear::turned`]. Saved for backward: `x` and `W`.
+//! packs them without a transpose; for an exception see [`super::fused_linear::transposed`]. Saved for backward: `x` and `W`.
 
 mod autodiff;
 #[cfg(feature = "cubecl")]

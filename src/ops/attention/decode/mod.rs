@@ -27,7 +27,7 @@ pub(super) use tile::{DecodeTile, sharing};
 /// Attention of one query for each head, its position known.
 #[cube(launch)]
 pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
-    queries: &mut [Vector<F, N>],
+    queries: &[Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
@@ -56,7 +56,7 @@ pub(super) fn attention_decode<F: Float, A: Float, N: Size>(
 /// Attention of one query for each head, its position in a tensor.
 #[cube(launch)]
 pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
-    queries: &mut [Vector<F, N>],
+    queries: &[Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     position: &[I],
@@ -72,9 +72,10 @@ pub(super) fn attention_decode_at<F: Float, A: Float, I: Int, N: Size>(
     decode_cached::<F, A, N>(queries, keys, values, partial, out, stored, query_row, capacity, scale.get::<A>(), tile);
 }
 
+/// The launch before may have put the newest key and value into the cache: this one does not overlap with it.
 #[cube]
 fn decode_cached<F: Float, A: Float, N: Size>(
-    queries: &mut [Vector<F, N>],
+    queries: &[Vector<F, N>],
     keys: &[Vector<F, N>],
     values: &[Vector<F, N>],
     partial: &mut [A],
@@ -87,8 +88,7 @@ fn decode_cached<F: Float, A: Float, N: Size>(
 ) {
     if comptime!(tile.on_matrices) {
         let mut passing = matrices::first_passing::<F, N>(keys, values, stored, capacity, tile);
-        begin::<F, N>(queries, tile);
-        let query = matrices::query_as_it_is::<F, N>(&*queries, query_row, tile);
+        let query = matrices::query_as_it_is::<F, N>(queries, query_row, tile);
         let nothing = Shared::<[Vector<F, N>]>::new_aligned_slice(1usize, 16usize);
         matrices::decode_on_matrices::<F, A, N>(
             &query,
@@ -104,13 +104,12 @@ fn decode_cached<F: Float, A: Float, N: Size>(
             tile,
         );
     } else {
-        begin::<F, N>(queries, tile);
-        let new = as_they_are::<F, A, N>(&*queries, query_row, scale, tile);
+        let new = as_they_are::<F, A, N>(queries, query_row, scale, tile);
         decode::<F, A, N>(&new, keys, values, partial, out, stored, capacity, tile);
     }
 }
 
-/// The same, queries and key turned to their position on the way by the tables' row of it, and key and value put into the
+/// As [`attention_decode_at`], queries and key turned to their position on the way by the tables' row of it, and key and value put into the
 /// cache: all that stands between a step's projection and its attention, in one launch.
 #[cube(launch)]
 pub(super) fn attention_decode_turned_at<F: Float, T: Float, A: Float, I: Int, N: Size, M: Size>(

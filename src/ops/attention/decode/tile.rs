@@ -51,7 +51,9 @@ impl DecodeTile {
     /// Elements of a cube's memory: of each part the weighted values, the sums of weights and the largest scores.
     pub(in crate::ops::attention) fn elements(self) -> usize {
         let of_part = if self.on_matrices { self.of_plane() } else { self.group * self.head_dim };
-        self.parts() * (of_part + 2 * self.group)
+        // A new key and value have half as many bits.
+        let new = if self.on_matrices { self.head_dim } else { 0 };
+        self.parts() * (of_part + 2 * self.group) + new
     }
 
     /// Parts that are put together through the cube's memory: of planes, or of units where there are none.

@@ -367,7 +367,7 @@ fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
 /// Two to the power of each, off by 2^-22 of it at most, and zero below 2^-126: one instruction (CUDA's PTX ISA, `ex2.approx`).
 /// Whatever multiplies these matrices takes PTX.
 #[cube]
-fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
+pub(super) fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
     let mut powers = exponents;
     #[unroll]
     for e in 0..exponents.vector_size() {

@@ -1,9 +1,9 @@
-//! Decode on matrix units, for query heads that share a long cache: where a key's product with each of several queries is
+//! Decode on matrix units, for up to 8 query heads that share a long cache: where a key's product with each of several queries is
 //! computed by plain units, computing takes longer than reading.
 //!
-//! Keys are the rows of a left factor and queries the columns of a right one, so that a plane has 16 keys at a time, each for up
-//! to 8 query heads: `S^T = K Q^T`, then `O^T = V^T P^T`. A unit's vectors of keys and of queries are its elements of two products, of values
-//! its elements of eight: which features come first does not matter to a sum, and columns of a result may lie anywhere. Keys
+//! Keys are the rows of a left factor and queries the columns of a right one, so that a plane has 16 keys at a time for all
+//! heads: `S^T = K Q^T`, then `O^T = V^T P^T`. A unit's vectors of keys and of queries are its elements of two products, of
+//! values its elements of eight: which features come first does not matter to a sum, and columns of a result may lie anywhere. Keys
 //! and values are asked for before the queries are there.
 
 mod passing;
@@ -16,8 +16,9 @@ use cubecl::prelude::*;
 
 use super::DecodeTile;
 use super::end::leave;
-use crate::ops::attention::matrices::exp2_of;
+use crate::ops::attention::matrices::{exp2, exp2_of};
 use crate::ops::attention::places::NEVER;
+use crate::ops::cube::pair_of;
 
 pub(super) use passing::first_passing;
 use passing::{Passing, ask_keys, ask_values, first_key, put_among};
@@ -36,6 +37,9 @@ const DEPTH: usize = 16;
 const KEY_STEP: usize = 32;
 const VALUE_STEP: usize = 64;
 
+/// Most features of a head: each vector of a new key and value has a unit of its own.
+const MOST_FEATURES: usize = 512;
+
 /// From one row of eight sums by eight heads to the next in the cube's memory: two more than there are, for its banks.
 const SUMS_STRIDE: usize = 8 * HEADS + 2;
 
@@ -45,7 +49,7 @@ type Pair = Const<2>;
 
 /// Whether the kernel takes `group` query heads of `head_dim` features for each key-value head.
 pub(in crate::ops::attention) fn fits_matrices(group: usize, head_dim: usize) -> bool {
-    group <= HEADS && head_dim.is_multiple_of(VALUE_STEP)
+    group <= HEADS && head_dim.is_multiple_of(VALUE_STEP) && head_dim <= MOST_FEATURES
 }
 
 impl DecodeTile {
@@ -70,7 +74,7 @@ impl DecodeTile {
     }
 }
 
-/// A unit's row and column among the four by eight of its plane.
+/// A unit's `g` and `t` among its plane's eight by four, as [`crate::ops::attention::matrices`] names them.
 #[cube]
 fn places() -> (usize, usize) {
     let lane = UNIT_POS as usize % 32;
@@ -127,9 +131,9 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
                 #[unroll]
                 for pair in 0..2usize {
                     let from = comptime!(2 * half + pair);
-                    a[2 * pair] = pair_of::<F, N>(passing.keys[2 * s], from);
-                    a[2 * pair + 1] = pair_of::<F, N>(passing.keys[2 * s + 1], from);
-                    b[pair] = pair_of::<F, N>(query[s], from);
+                    a[2 * pair] = pair_of::<F, N, Pair>(passing.keys[2 * s], from);
+                    a[2 * pair + 1] = pair_of::<F, N, Pair>(passing.keys[2 * s + 1], from);
+                    b[pair] = pair_of::<F, N, Pair>(query[s], from);
                 }
                 let mut before = Array::<Vector<f32, Pair>>::new(2usize);
                 before[0] = products[2 * half];
@@ -253,15 +257,6 @@ pub(super) fn feature_at(plane: usize, head: usize, feature: usize, #[comptime] 
     sum_at(plane, 2 * factor + step % 2, in_step / 8, head, tile)
 }
 
-/// Elements `2 at` and `2 at + 1` of a vector.
-#[cube]
-fn pair_of<F: Float, N: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, Pair> {
-    let mut pair = Vector::<F, Pair>::new(F::new(0.0));
-    pair.insert(0usize, vector.extract(comptime!(2 * at)));
-    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
-    pair
-}
-
 /// The largest over the units whose keys differ, or their sum.
 #[cube]
 fn over_keys(value: Vector<f32, Pair>, #[comptime] largest: bool) -> Vector<f32, Pair> {
@@ -280,16 +275,6 @@ fn over_keys(value: Vector<f32, Pair>, #[comptime] largest: bool) -> Vector<f32,
         }
     }
     all
-}
-
-#[cube]
-fn exp2(exponents: Vector<f32, Pair>) -> Vector<f32, Pair> {
-    let mut powers = exponents;
-    #[unroll]
-    for e in 0..2usize {
-        powers.insert(e, exp2_of(exponents.extract(e)));
-    }
-    powers
 }
 
 /// Eight by eight elements, of which each unit has two of row `g` from column `2 t` on, transposed (CUDA's PTX ISA, `movmatrix`).

@@ -89,16 +89,16 @@ pub(in super::super) fn put_new<F: Float, T: Float, N: Size, M: Size>(
     let (vectors, groups) = comptime!((tile.vectors(), tile.groups));
     let mut new = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(2 * vectors), 16usize);
     let (pair, unit) = (CUBE_POS_Y as usize, UNIT_POS as usize);
-    let first_key = pair / groups * row / WIDE + comptime!(groups * tile.group * vectors) + pair % groups * vectors;
+    let key_from = pair / groups * row / WIDE + comptime!(groups * tile.group * vectors) + pair % groups * vectors;
     let to = (pair * capacity + position) * vectors + unit % vectors;
     if unit < vectors {
-        let key = turned_vector::<F, T, N, M>(qkv, first_key, unit, cos, sin, position, tile);
+        let key = turned_vector::<F, T, N, M>(qkv, key_from, unit, cos, sin, position, tile);
         new[unit] = key;
         if CUBE_POS_X == 0 {
             keys[to] = key;
         }
     } else if unit < comptime!(2 * vectors) {
-        let value = qkv[first_key + comptime!(groups * vectors) + unit - vectors];
+        let value = qkv[key_from + comptime!(groups * vectors) + unit - vectors];
         new[unit] = value;
         if CUBE_POS_X == 0 {
             values[to] = value;

@@ -3,42 +3,48 @@
 mod kernel;
 
 use burn::backend::TensorMetadata;
+use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use crate::ops::cube::{element, multiplies, new_tensor, overlaps, row_major, rows_and_columns};
 use crate::ops::primitive::with_last;
-use kernel::{COLUMNS, PAIR, STEP, TurnedForm, WIDE, turned_linear};
+use kernel::{MOST_ROWS, PAIR, STEP, TransposedForm, WIDE, transposed_linear};
 
 /// Whether a weight `[in, out]` is better laid `[out, in]` for the kernel.
 pub(super) fn reads(weight: &CubeTensor) -> bool {
     let [input, _] = weight.shape().dims();
-    input.is_multiple_of(STEP) && multiplies(&weight.client, weight.dtype) && overlaps(&weight.client)
+    input.is_multiple_of(STEP) && takes(weight) && overlaps(&weight.client)
+}
+
+/// Whether the kernel takes such elements: before it is divided by its norm, a row must fit into 16 bits.
+fn takes(tensor: &CubeTensor) -> bool {
+    tensor.dtype == DType::BF16 && multiplies(&tensor.client, tensor.dtype)
 }
 
 /// A product that fits the kernel.
-pub(super) struct TurnedProduct {
-    form: TurnedForm,
+pub(super) struct TransposedProduct {
+    form: TransposedForm,
     /// Columns of the result.
     width: usize,
     /// From one row of the weight as it lies to the next, in vectors.
     row: usize,
 }
 
-impl TurnedProduct {
+impl TransposedProduct {
     /// `None` if the weight `[in, out]` lies otherwise, there are too many rows, or no memory for them.
     pub fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
         let (client, (rows, _)) = (&x.client, rows_and_columns(x));
         let ([input, columns], strides) = (weight.shape().dims(), weight.meta.strides());
         let overlaps = overlaps(client);
-        let form = TurnedForm { rows, input, norms: false, gates, adds: false, overlaps };
+        let form = TransposedForm { rows, input, norms: false, gates, adds: false, overlaps };
         let width = columns / (1 + usize::from(gates));
         let hardware = &client.properties().hardware;
         let fits =
             form.memory() <= hardware.max_shared_memory_size && form.units() <= hardware.max_units_per_cube as usize;
         let lies = strides[0] == 1 && strides[1].is_multiple_of(WIDE) && input.is_multiple_of(STEP);
-        let same = x.dtype == weight.dtype && multiplies(client, x.dtype);
-        let some = (1..=COLUMNS).contains(&rows) && input > 0 && width > 0;
+        let same = x.dtype == weight.dtype && takes(x);
+        let some = (1..=MOST_ROWS).contains(&rows) && input > 0 && width > 0;
         (fits && lies && same && some).then_some(Self { form, width, row: strides[1] / WIDE })
     }
 
@@ -51,12 +57,12 @@ impl TurnedProduct {
     ) -> CubeTensor {
         let x = row_major(x);
         let y = new_tensor(&x, with_last(x.shape(), self.width), x.dtype);
-        let form = TurnedForm { norms: norm.is_some(), adds: residual.is_some(), ..self.form };
+        let form = TransposedForm { norms: norm.is_some(), adds: residual.is_some(), ..self.form };
         // Where there is no scale and no residual, the kernel reads none.
         let (norm, eps) = norm.map_or_else(|| (weight.clone(), 0.0), |(norm, eps)| (row_major(norm), eps));
         let residual = residual.map_or_else(|| weight.clone(), row_major);
         let types = [element(x.dtype), element(norm.dtype)];
-        turned_linear::launch(
+        transposed_linear::launch(
             &x.client.clone(),
             CubeCount::new_1d(self.width.div_ceil(form.columns()) as u32),
             CubeDim::new_1d(form.units() as u32),

@@ -9,13 +9,13 @@ use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{inverse_rms, next_may_begin, wait_for};
+use crate::ops::cube::{inverse_rms, next_may_begin, pair_of, wait_for};
 
 /// Rows of a left factor and of a sum.
 const ROWS: usize = 16;
 
 /// Columns of a right factor and of a sum: most rows that are multiplied.
-pub(super) const COLUMNS: usize = 8;
+pub(super) const MOST_ROWS: usize = 8;
 
 /// Columns of a left factor, rows of a right one.
 const DEPTH: usize = 16;
@@ -40,7 +40,7 @@ const PLANES: [usize; 2] = [4, 8];
 
 /// What a kernel is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TurnedForm {
+pub(super) struct TransposedForm {
     /// Rows that are multiplied, and elements of each.
     pub rows: usize,
     pub input: usize,
@@ -52,7 +52,7 @@ pub(super) struct TurnedForm {
     pub overlaps: bool,
 }
 
-impl TurnedForm {
+impl TransposedForm {
     /// Columns of the result that a cube makes.
     pub fn columns(self) -> usize {
         ROWS / (1 + usize::from(self.gates))
@@ -98,7 +98,7 @@ impl TurnedForm {
 }
 
 #[cube(launch)]
-pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
+pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     x: &mut [Vector<F, N>],
     norm: &[Vector<W, N>],
     weight: &[Vector<F, N>],
@@ -107,7 +107,7 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
     eps: f32,
     width: usize,
     weight_row: usize,
-    #[comptime] form: TurnedForm,
+    #[comptime] form: TransposedForm,
     #[define(F, W)] _types: [ElemType; 2],
 ) {
     let (rows, columns, planes) = comptime!((form.rows, form.columns(), form.planes()));
@@ -168,7 +168,7 @@ pub(super) fn turned_linear<F: Float, W: Float, N: Size, P: Size>(
     }
     sync_cube();
 
-    let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
     // Of the two products of a step each has its own, so that they need not wait for each other.
     let mut sums = Array::<Vector<f32, P>>::new(4usize);
     #[unroll]
@@ -252,7 +252,7 @@ fn ask<F: Float, N: Size>(
     weight: &[Vector<F, N>],
     row: usize,
     step: usize,
-    #[comptime] form: TurnedForm,
+    #[comptime] form: TransposedForm,
 ) -> Vector<F, N> {
     let mut vector = Vector::<F, N>::new(F::new(0.0));
     if comptime!(form.is_even()) || step < comptime!(form.all_steps()) {
@@ -261,18 +261,9 @@ fn ask<F: Float, N: Size>(
     vector
 }
 
-/// Elements `2 at` and `2 at + 1` of a vector.
-#[cube]
-fn pair_of<F: Float, N: Size, P: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, P> {
-    let mut pair = Vector::<F, P>::new(F::new(0.0));
-    pair.insert(0usize, vector.extract(comptime!(2 * at)));
-    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
-    pair
-}
-
 /// What all planes have of the sum that is `at` in each one's.
 #[cube]
-fn whole(parts: &Shared<[f32]>, at: usize, #[comptime] form: TurnedForm) -> f32 {
+fn whole(parts: &Shared<[f32]>, at: usize, #[comptime] form: TransposedForm) -> f32 {
     let mut sum = parts[at];
     #[unroll]
     for plane in 1..comptime!(form.planes()) {
