@@ -5,6 +5,12 @@
 //!
 //! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
 
+#![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
+#![expect(
+    clippy::collapsible_if,
+    reason = "what only some kernels have is left out of the others by an `if` of its own"
+)]
+
 use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
@@ -39,6 +45,7 @@ const MOST_STEPS: usize = 11;
 const PLANES: [usize; 2] = [4, 8];
 
 /// What a kernel is made for.
+#[expect(clippy::struct_excessive_bools, reason = "each is a part that a kernel has or has not")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TransposedForm {
     /// Rows that are multiplied, and elements of each.
