@@ -31,8 +31,10 @@ const ONE_CUBE: usize = 256;
 const STEP_KEYS: usize = 64;
 const MOST_SPLITS: usize = 64;
 
-/// Such cubes for each processor that are enough: what one does before its keys and after them takes time, too.
-const CUBES_PER_PROCESSOR: usize = 8;
+/// Such cubes that a processor has room for at once, and multiples of keys that take as long as what a cube does before and after
+/// its own.
+const CUBES_AT_ONCE: usize = 3;
+const STEPS_ASIDE: usize = 2;
 
 /// Units of a cube that multiplies results with their gradients.
 const DELTA_UNITS: usize = 256;
@@ -249,18 +251,20 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     out
 }
 
-/// Cubes that share the keys of a head, by capacity and not by length: shapes and kernels are then the same at every position.
+/// Cubes that share the keys of a head: as many as let all be done first, if processors take as many cubes at once as they have room
+/// for. By capacity and not by length: shapes and kernels are then the same at every position.
 fn splits(client: &Client, at: &Packed) -> usize {
     if at.capacity <= ONE_CUBE {
         return 1;
     }
-    let enough = match processors(client) {
+    let (steps, heads) = (at.capacity.div_ceil(STEP_KEYS), at.batch * at.heads.key_value);
+    let room = match processors(client) {
         // Also where the device does not tell.
-        1 => MOST_SPLITS,
-        many => (CUBES_PER_PROCESSOR * many).div_ceil(at.batch * at.heads.key_value).min(MOST_SPLITS),
+        1 => MOST_SPLITS * heads,
+        many => CUBES_AT_ONCE * many,
     };
-    let steps = at.capacity.div_ceil(STEP_KEYS);
-    steps.div_ceil(steps.div_ceil(enough))
+    let time = |splits: &usize| (heads * splits).div_ceil(room) * (steps.div_ceil(*splits) + STEPS_ASIDE);
+    (1..=steps.min(MOST_SPLITS)).min_by_key(time).unwrap_or(1)
 }
 
 /// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
