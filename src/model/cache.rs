@@ -79,8 +79,14 @@ impl LayerCache {
             let (keys, values) = self.append(Qkv::Packed(packed.clone()), &at.first, shared);
             return (packed, keys, values);
         };
-        let (qkv, all) = (qkv.packed(), cache.take().expect("left there by the last write"));
-        let (queries, written) = ops::cache::turn_and_put(qkv, &at.tables, all, *first, shared.heads);
+        let all = cache.take().expect("left there by the last write");
+        let (queries, written) = match qkv {
+            Qkv::Undivided(qkv, x) => {
+                let eps = shared.config.rms_norm_eps;
+                ops::folded_norm::turn_and_put((qkv, x), eps, &at.tables, all, *first, shared.heads)
+            }
+            qkv => ops::cache::turn_and_put(qkv.packed(), &at.tables, all, *first, shared.heads),
+        };
         let (keys, values) = cache.insert(written).clone();
         (queries, keys, values)
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{Gradients, Int, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
 
 use super::backward::training_step;
 use super::cache::LayerCache;
@@ -48,32 +48,38 @@ impl Decoder {
         let config = request.config;
         request.weights.check(config).map_err(BuildError::Weights)?;
         let few_rows = optimizations.has(Optimization::Linear) && !request.trained;
-        let linear = |names: &[(String, usize)], fuse: bool| -> Vec<Linear> {
+        let folds = optimizations.fold_norms()
+            && !request.trained
+            && request.weight_dtype != DType::F64
+            && ops::folded_norm::folds_norms(request.device, request.weight_dtype);
+        let fuse = optimizations.has(Optimization::FusedWeights);
+        let behind = |norm: &str, names: &[(String, usize)]| -> Vec<Linear> {
+            let folded = folds.then_some(norm);
             let sources: Vec<_> = names.iter().map(|(name, out)| Source { name: name.clone(), out: *out }).collect();
             if fuse {
-                vec![Linear::new(request, sources, few_rows)]
+                vec![Linear::new(request, sources, folded, few_rows)]
             } else {
-                sources.into_iter().map(|source| Linear::new(request, vec![source], few_rows)).collect()
+                sources.into_iter().map(|source| Linear::new(request, vec![source], folded, few_rows)).collect()
             }
         };
-        let one = |name: String, out| Linear::new(request, vec![Source { name, out }], few_rows);
-        let fuse = optimizations.has(Optimization::FusedWeights);
+        let one = |name: String, out| Linear::new(request, vec![Source { name, out }], None, few_rows);
         let (hidden, kv, mlp) = (config.hidden_size, config.kv_size(), config.intermediate_size);
         let layer = |index: usize| {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+            let (attn_norm, mlp_norm) = (name("input_layernorm"), name("post_attention_layernorm"));
             Layer {
-                attn_norm: Norm::new(request, name("input_layernorm")),
-                qkv: linear(
+                qkv: behind(
+                    &attn_norm,
                     &[
                         (name("self_attn.q_proj"), hidden),
                         (name("self_attn.k_proj"), kv),
                         (name("self_attn.v_proj"), kv),
                     ],
-                    fuse,
                 ),
+                attn_norm: Norm::new(request, attn_norm, folds),
                 output: one(name("self_attn.o_proj"), hidden),
-                mlp_norm: Norm::new(request, name("post_attention_layernorm")),
-                gate_up: linear(&[(name("mlp.gate_proj"), mlp), (name("mlp.up_proj"), mlp)], fuse),
+                gate_up: behind(&mlp_norm, &[(name("mlp.gate_proj"), mlp), (name("mlp.up_proj"), mlp)]),
+                mlp_norm: Norm::new(request, mlp_norm, folds),
                 down: one(name("mlp.down_proj"), hidden),
             }
         };
@@ -86,12 +92,13 @@ impl Decoder {
         Ok(Self {
             embedding: Param::from_tensor(Tensor::from_data(embedding, (request.device, request.weight_dtype))),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
-            norm: Norm::new(request, "model.norm.weight".to_owned()),
+            norm: Norm::new(request, "model.norm.weight".to_owned(), false),
             head: one("lm_head.weight".to_owned(), config.vocab_size),
             shared: Shared {
                 config: config.clone(),
                 heads: Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads },
                 optimizations,
+                folds,
                 tables,
                 dtype: request.dtype,
                 device: request.device.clone(),
@@ -240,13 +247,21 @@ impl Model for Decoder {
 
 impl Layer {
     fn forward(&self, x: Tensor<3>, at: &Place, cache: Option<&mut LayerCache>, shared: &Shared) -> Tensor<3> {
-        let generates = cache.is_some();
-        let qkv = Qkv::of(shared.normed(&self.attn_norm, &self.qkv, x.clone(), generates));
+        let ([batch, seq, _], generates) = (x.dims(), cache.is_some());
+        // Few rows have kernels that norm them, and attention to a recorded position turns them without a norm.
+        let folds = shared.folds && batch * seq > ops::fused_linear::MOST_ROWS;
+        let qkv = if folds && seq > 1 {
+            Qkv::Undivided(self.qkv[0].forward(x.clone(), shared.linear()), x.clone())
+        } else {
+            Qkv::of(shared.normed(&self.attn_norm, &self.qkv, x.clone(), generates))
+        };
         let h = Self::attend(qkv, at, cache, shared);
         let x = shared.added(&self.output, h, x, generates);
-        let h = if generates && shared.gates_at_once() {
-            let (norm, eps) = (self.mlp_norm.weight.val(), shared.config.rms_norm_eps);
-            let weight = self.gate_up[0].weight();
+        let eps = shared.config.rms_norm_eps;
+        let h = if folds {
+            ops::folded_norm::swiglu(self.gate_up[0].forward(x.clone(), shared.linear()), x.clone(), eps)
+        } else if generates && shared.optimizations.gate_at_once() {
+            let (norm, weight) = (self.mlp_norm.weight.val(), self.gate_up[0].weight());
             ops::fused_linear::rms_norm_linear_swiglu(x.clone(), norm, weight, eps, shared.products())
         } else {
             let projected = shared.normed(&self.mlp_norm, &self.gate_up, x.clone(), generates);

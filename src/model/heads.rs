@@ -13,7 +13,11 @@ pub(super) enum Qkv {
     Packed(Tensor<3>),
     /// `[batch, seq, heads * head_dim]` each.
     Apart([Tensor<3>; 3]),
+    /// Packed, rows not yet divided by the root mean square of those of the second, `[batch, seq, hidden]`, until they are turned.
+    Undivided(Tensor<3>, Tensor<3>),
 }
+
+const DIVIDED: &str = "rows are divided where they are turned";
 
 impl Qkv {
     /// From one projection, or from three.
@@ -28,6 +32,7 @@ impl Qkv {
         match self {
             Self::Packed(qkv) => qkv,
             Self::Apart(parts) => Tensor::cat(parts.to_vec(), 2),
+            Self::Undivided(..) => unreachable!("{DIVIDED}"),
         }
     }
 
@@ -38,6 +43,7 @@ impl Qkv {
                 [(0, hidden), (hidden, kv), (hidden + kv, kv)].map(|(first, width)| qkv.clone().narrow(2, first, width))
             }
             Self::Apart(parts) => parts,
+            Self::Undivided(..) => unreachable!("{DIVIDED}"),
         }
     }
 
@@ -48,9 +54,13 @@ impl Qkv {
 
     /// Queries and keys turned to their positions.
     pub fn turned(self, at: &Place, shared: &Shared) -> Self {
-        let heads = shared.heads;
+        let turning = shared.heads.query + shared.heads.key_value;
+        if let Self::Undivided(qkv, x) = self {
+            let eps = shared.config.rms_norm_eps;
+            return Self::Packed(ops::folded_norm::rope(qkv, x, eps, &at.tables, turning, at.row));
+        }
         if shared.has(Optimization::Rope) {
-            return Self::Packed(ops::rope(self.packed(), &at.tables, heads.query + heads.key_value, at.row));
+            return Self::Packed(ops::rope(self.packed(), &at.tables, turning, at.row));
         }
         let (cos, sin) = at.tables.clone().into_parts();
         self.plainly_turned(cos, sin, shared)

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::module::{Module, Param};
@@ -30,9 +31,15 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// `few_rows`: whether it lies as products of few rows want it, which gradients and optimisers need not.
-    pub fn new(request: &BuildRequest, sources: Vec<Source>, few_rows: bool) -> Self {
-        let arrays: Vec<&Array<f32>> = sources.iter().map(|source| &request.weights.0[&source.name]).collect();
+    /// `folded`: the norm before it, whose scale is multiplied into it. `few_rows`: whether it lies as products of few rows want
+    /// it, which gradients and optimisers need not.
+    pub fn new(request: &BuildRequest, sources: Vec<Source>, folded: Option<&str>, few_rows: bool) -> Self {
+        let of = |name: &str| &request.weights.0[name];
+        let array = |source: &Source| match folded {
+            Some(norm) => Cow::Owned(scaled(of(&source.name), &of(norm).values)),
+            None => Cow::Borrowed(of(&source.name)),
+        };
+        let arrays: Vec<Cow<'_, Array<f32>>> = sources.iter().map(array).collect();
         let input = arrays[0].shape[1];
         let output: usize = sources.iter().map(|source| source.out).sum();
         let on = |values: Vec<f32>, shape: [usize; 2]| {
@@ -87,8 +94,14 @@ impl Linear {
     }
 }
 
+/// A matrix `[out, in]`, its columns multiplied by `scale [in]`.
+fn scaled(matrix: &Array<f32>, scale: &[f32]) -> Array<f32> {
+    let values = matrix.values.iter().zip(scale.iter().cycle()).map(|(value, scale)| value * scale).collect();
+    Array { shape: matrix.shape.clone(), values }
+}
+
 /// Rows of all matrices as columns side by side, `[in, sum of out]`.
-fn side_by_side(arrays: &[&Array<f32>], input: usize, output: usize) -> Vec<f32> {
+fn side_by_side(arrays: &[Cow<'_, Array<f32>>], input: usize, output: usize) -> Vec<f32> {
     let mut values = vec![0.0; input * output];
     let mut column = 0;
     // Some rows at a time become columns, so that what is written lies together.
@@ -112,9 +125,11 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub fn new(request: &BuildRequest, name: String) -> Self {
-        let values = request.weights.0[&name].values.clone();
+    /// `folded`: whether its scale is a part of the weights behind it.
+    pub fn new(request: &BuildRequest, name: String, folded: bool) -> Self {
+        let values = &request.weights.0[&name].values;
         let length = values.len();
+        let values = if folded { vec![1.0; length] } else { values.clone() };
         let weight = Tensor::from_data(TensorData::new(values, [length]), (request.device, request.weight_dtype));
         Self { weight: Param::from_tensor(weight), name }
     }

@@ -13,6 +13,9 @@ pub enum Optimization {
     VendorProducts,
     /// RMSNorm through [`crate::ops::rms_norm()`].
     RmsNorm,
+    /// Where nothing is trained: scales of the layers' norms multiplied into the weights behind them, rows divided by what reads the
+    /// products, see [`crate::ops::folded_norm`]; wants everything that takes part in it, and a device that it spares launches.
+    FoldedNorms,
     /// Rotary tables computed once, rotation through [`crate::ops::rope()`].
     Rope,
     /// SwiGLU through [`crate::ops::swiglu()`].
@@ -31,11 +34,12 @@ pub enum Optimization {
 
 impl Optimization {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::FusedWeights,
         Self::Linear,
         Self::VendorProducts,
         Self::RmsNorm,
+        Self::FoldedNorms,
         Self::Rope,
         Self::Swiglu,
         Self::Attention,
@@ -76,6 +80,7 @@ impl Optimization {
                 Self::FusedWeights
                 | Self::Linear
                 | Self::VendorProducts
+                | Self::FoldedNorms
                 | Self::KvCache
                 | Self::Loss
                 | Self::Backward
@@ -93,6 +98,7 @@ impl fmt::Display for Optimization {
             Self::Linear => "linear",
             Self::VendorProducts => "vendor-products",
             Self::RmsNorm => "rms-norm",
+            Self::FoldedNorms => "folded-norms",
             Self::Rope => "rope",
             Self::Swiglu => "swiglu",
             Self::Attention => "attention",
@@ -113,6 +119,17 @@ impl Optimizations {
     #[must_use]
     pub fn has(&self, optimization: Optimization) -> bool {
         self.0.contains(&optimization)
+    }
+
+    /// Whether a layer's norm, its gate and up-projection and the gating are one operation in generation.
+    pub(super) fn gate_at_once(&self) -> bool {
+        use Optimization::{FusedWeights, Linear, RmsNorm, Swiglu};
+        [FusedWeights, Linear, RmsNorm, Swiglu].into_iter().all(|step| self.has(step))
+    }
+
+    /// Whether all that takes part in folding norms is on.
+    pub(super) fn fold_norms(&self) -> bool {
+        self.gate_at_once() && self.has(Optimization::Rope) && self.has(Optimization::FoldedNorms)
     }
 
     /// Each optimisation with the kernels by which it is known to have run in a workload.

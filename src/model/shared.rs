@@ -17,6 +17,8 @@ use crate::spec::ModelConfig;
 pub(super) struct Shared {
     pub config: ModelConfig,
     pub optimizations: Optimizations,
+    /// Whether the layers' norms have no scale, and the weights behind them what it was.
+    pub folds: bool,
     pub heads: Heads,
     pub tables: Option<RopeTables>,
     pub dtype: DType,
@@ -75,12 +77,6 @@ impl Shared {
         }
         let h = self.norm(norm, x);
         linears.iter().map(|linear| linear.forward(h.clone(), self.linear())).collect()
-    }
-
-    /// Whether a layer's norm, its gate and up-projection and the gating are one operation in generation.
-    pub fn gates_at_once(&self) -> bool {
-        use Optimization::{FusedWeights, Linear, RmsNorm, Swiglu};
-        [FusedWeights, Linear, RmsNorm, Swiglu].into_iter().all(|step| self.has(step))
     }
 
     /// Gate and up-projection as [`Self::swiglu`] wants them: side by side in one tensor, or in two.

@@ -16,6 +16,7 @@ mod cube;
 pub mod embedding;
 #[cfg(feature = "flex")]
 mod flex;
+pub mod folded_norm;
 pub mod fused_linear;
 pub mod linear;
 pub mod linear_cross_entropy;

@@ -81,6 +81,7 @@ fn every_optimisation_alone_computes_the_same() {
         "linear",
         "vendor-products",
         "rms-norm",
+        "folded-norms",
         "rope",
         "swiglu",
         "attention",

@@ -1,5 +1,4 @@
-//! One unit a vector, or the two of a pair that turns: keys and values of all new positions in one launch, into the memory the
-//! caches have.
+//! Keys and values of all new positions in one launch, into the memory the caches have.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -9,7 +8,11 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{CacheOps, Heads};
-use crate::ops::cube::{accumulator, element, integer, new_tensor, one_each, row_major, vector_size};
+use crate::ops::cube::{
+    Norm, NormRows, Team, accumulator, cubes, element, integer, new_tensor, norm_rows, one_each, row_factor, row_major,
+    vector_size,
+};
+use crate::ops::rope::cube::{Rows as TurnedRows, RowsLaunch as TurnedRowsLaunch, pair_at, vector};
 
 impl CacheOps for CubeBackend {
     fn put(
@@ -75,33 +78,53 @@ impl CacheOps for CubeBackend {
         first: usize,
         heads: Heads,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [qkv, cos, sin, keys, values] = [qkv, cos, sin, keys, values].map(row_major);
-        let ([batch, seq, _], half, capacity) = (qkv.shape().dims(), cos.shape()[1], keys.shape()[2]);
-        let Heads { query, key_value } = heads;
-        let client = qkv.client.clone();
-        // Vectors end where halves of heads do.
-        let vector = vector_size(&client, half, &[qkv.dtype, cos.dtype]);
-        let queries = new_tensor(&qkv, [batch, seq, query * 2 * half], qkv.dtype);
-        let units = (query + key_value) * half / vector + key_value * 2 * half / vector;
-        let (count, dim) = one_each(&client, batch * seq * units);
-        let types = [element(qkv.dtype), element(cos.dtype), element(accumulator(qkv.dtype))];
-        cache_turn_put::launch(
-            &client,
-            count,
-            dim,
-            vector,
-            qkv.into_buffer_arg(),
-            cos.into_buffer_arg(),
-            sin.into_buffer_arg(),
-            queries.clone().into_buffer_arg(),
-            keys.clone().into_buffer_arg(),
-            values.clone().into_buffer_arg(),
-            TurnedRowsLaunch::new(batch * seq, seq, query, key_value, capacity, half / vector),
-            first,
-            types,
-        );
-        (queries, keys, values)
+        turn_and_put(qkv, [cos, sin], [keys, values], first, heads, None)
     }
+}
+
+/// [`CacheOps::turn_and_put`], each row divided by the root mean square of that of `norm`, if there is one.
+pub(in crate::ops) fn turn_and_put(
+    qkv: CubeTensor,
+    tables: [CubeTensor; 2],
+    caches: [CubeTensor; 2],
+    first: usize,
+    heads: Heads,
+    norm: Option<Norm>,
+) -> (CubeTensor, CubeTensor, CubeTensor) {
+    let (qkv, [cos, sin], [keys, values]) = (row_major(qkv), tables.map(row_major), caches.map(row_major));
+    let norm = norm.map(|(rows, eps)| (row_major(rows), eps));
+    let ([batch, seq, width], half, capacity) = (qkv.shape().dims(), cos.shape()[1], keys.shape()[2]);
+    let Heads { query, key_value } = heads;
+    let client = qkv.client.clone();
+    let vector = vector(&qkv, &cos, norm.as_ref());
+    let (norms, (norm, norm_rows)) = (norm.is_some(), norm_rows(norm, &qkv, vector));
+    let queries = new_tensor(&qkv, [batch, seq, query * 2 * half], qkv.dtype);
+    let (half, width) = (half / vector, width / vector);
+    let team = Team::of(&client, width);
+    let types = [element(qkv.dtype), element(cos.dtype), element(accumulator(qkv.dtype))];
+    let (count, dim) = cubes(&client, batch * seq, team.units);
+    cache_turn_put::launch(
+        &client,
+        count,
+        dim,
+        vector,
+        qkv.into_buffer_arg(),
+        cos.into_buffer_arg(),
+        sin.into_buffer_arg(),
+        norm.into_buffer_arg(),
+        queries.clone().into_buffer_arg(),
+        keys.clone().into_buffer_arg(),
+        values.clone().into_buffer_arg(),
+        TurnedRowsLaunch::new(batch * seq, seq, width, (query + key_value) * half),
+        norm_rows,
+        CachesLaunch::new(query, key_value, capacity),
+        first,
+        half,
+        norms,
+        team,
+        types,
+    );
+    (queries, keys, values)
 }
 
 /// Where keys and values come from and go to, the vector's elements, and the vectors of all new keys.
@@ -179,65 +202,75 @@ fn write<F: Float, N: Size>(
     values[to] = qkv[key + rows.key_value * rows.head];
 }
 
-/// Sizes, in vectors where they are not counts.
+/// What the caches have.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct TurnedRows {
-    /// New positions of all sequences.
-    count: usize,
-    /// New positions of a sequence.
-    seq: usize,
+struct Caches {
     /// Query heads.
     query: usize,
     /// Key-value heads.
     key_value: usize,
     /// Positions a head has room for.
     capacity: usize,
-    /// Of half a head.
-    half: usize,
 }
 
-/// A pair of vectors that turns, of a query or of a key, or one vector of a value.
+/// As `rope_rotate`: a cube a row, each unit two vectors of a query or of a key, or one of a value.
 #[cube(launch)]
 fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     qkv: &[Vector<F, N>],
     cos: &[Vector<T, N>],
     sin: &[Vector<T, N>],
+    norm: &[Vector<F, N>],
     queries: &mut [Vector<F, N>],
     keys: &mut [Vector<F, N>],
     values: &mut [Vector<F, N>],
     rows: TurnedRows,
+    norm_rows: NormRows,
+    caches: Caches,
     first: usize,
+    #[comptime] half: usize,
+    #[comptime] norms: bool,
+    #[comptime] team: Team,
     #[define(F, T, A)] _types: [ElemType; 3],
 ) {
-    let head = 2 * rows.half;
-    let pairs = (rows.query + rows.key_value) * rows.half;
-    let units = pairs + rows.key_value * head;
-    let (position, unit) = (ABSOLUTE_POS / units, ABSOLUTE_POS % units);
-    if position >= rows.count {
+    let row = CUBE_POS;
+    if row >= rows.count {
         terminate!();
     }
-    let (batch, in_sequence) = (position / rows.seq, position % rows.seq);
-    let from = position * (rows.query + 2 * rows.key_value) * head;
-    let slot = first + in_sequence;
-    if unit < pairs {
-        let (which, at) = (unit / rows.half, unit % rows.half);
-        let angle = slot * rows.half + at;
-        let low = from + which * head + at;
-        let (a, b) = (Vector::<A, N>::cast_from(qkv[low]), Vector::<A, N>::cast_from(qkv[low + rows.half]));
-        let (c, s) = (Vector::<A, N>::cast_from(cos[angle]), Vector::<A, N>::cast_from(sin[angle]));
-        let (a, b) = (Vector::<F, N>::cast_from(a * c - b * s), Vector::<F, N>::cast_from(b * c + a * s));
-        if which < rows.query {
-            let to = (position * rows.query + which) * head + at;
-            queries[to] = a;
-            queries[to + rows.half] = b;
+    let items = rows.width - rows.pairs;
+    let mut item = UNIT_POS as usize;
+    let asked = pair_at(min(item, items - 1), row, first, &rows, half);
+    let (mut a, mut b) = (qkv[asked.low], qkv[asked.high]);
+    let (mut c, mut s) = (cos[asked.angle], sin[asked.angle]);
+    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, team);
+    let head = comptime!(2 * half);
+    let (batch, slot) = (row / rows.seq, first + row % rows.seq);
+    while item < items {
+        let (low, high) = (Vector::<A, N>::cast_from(a) * r, Vector::<A, N>::cast_from(b) * r);
+        if item < rows.pairs {
+            let (c, s) = (Vector::<A, N>::cast_from(c), Vector::<A, N>::cast_from(s));
+            let (low, high) = (Vector::cast_from(low * c - high * s), Vector::cast_from(high * c + low * s));
+            let (which, at) = (item / half, item % half);
+            if which < caches.query {
+                let to = (row * caches.query + which) * head + at;
+                queries[to] = low;
+                queries[to + half] = high;
+            } else {
+                let to = ((batch * caches.key_value + which - caches.query) * caches.capacity + slot) * head + at;
+                keys[to] = low;
+                keys[to + half] = high;
+            }
         } else {
-            let to = ((batch * rows.key_value + which - rows.query) * rows.capacity + slot) * head + at;
-            keys[to] = a;
-            keys[to + rows.half] = b;
+            let value = item - rows.pairs;
+            let to = ((batch * caches.key_value + value / head) * caches.capacity + slot) * head + value % head;
+            values[to] = Vector::cast_from(low);
         }
-    } else {
-        let value = unit - pairs;
-        let to = ((batch * rows.key_value + value / head) * rows.capacity + slot) * head + value % head;
-        values[to] = qkv[from + 2 * pairs + value];
+        item += comptime!(team.units);
+        if item < items {
+            let next = pair_at(item, row, first, &rows, half);
+            a = qkv[next.low];
+            b = qkv[next.high];
+            c = cos[next.angle];
+            s = sin[next.angle];
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! recorded graph relies on. Not differentiable.
 
 #[cfg(feature = "cubecl")]
-mod cube;
+pub(super) mod cube;
 mod generic;
 #[cfg(all(test, feature = "flex"))]
 mod tests;
@@ -26,7 +26,7 @@ use super::rope::{RopeOps, RopeTables};
 
 /// Queries of a packed row, turned: the metadata of [`CacheOps::turn_and_put`]'s first result.
 #[cfg(feature = "cubecl")]
-fn queries(qkv: &TensorSpec, heads: &Heads) -> TensorSpec {
+pub(super) fn queries(qkv: &TensorSpec, heads: &Heads) -> TensorSpec {
     TensorSpec::new(attended(&qkv.shape, heads), qkv.dtype)
 }
 

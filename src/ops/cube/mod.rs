@@ -212,6 +212,53 @@ pub(crate) fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
     (squares / columns + eps).sqrt().recip()
 }
 
+/// Rows by whose root mean square a kernel divides its own.
+#[derive(CubeType, CubeLaunch)]
+pub(crate) struct NormRows {
+    /// Vectors of a row.
+    vectors: usize,
+    /// Elements of a row.
+    columns: InputScalar,
+    /// Added to the mean of their squares.
+    eps: InputScalar,
+}
+
+/// Rows `[.., n]` to divide by, and what is added to the mean of their squares.
+pub(crate) type Norm = (CubeTensor, f64);
+
+/// What a kernel of rows like those of `own`, in vectors of `vector` elements, is told of `norm`; `own` stands for its rows
+/// where there is none.
+pub(crate) fn norm_rows(norm: Option<Norm>, own: &CubeTensor, vector: usize) -> (CubeTensor, NormRowsLaunch) {
+    let (rows, eps) = norm.unwrap_or_else(|| (own.clone(), 0.0));
+    let ((_, columns), wide) = (rows_and_columns(&rows), element(accumulator(own.dtype)));
+    let scalars = [columns as f64, eps].map(|value| InputScalar::new(value, wide));
+    let [columns_scalar, eps] = scalars;
+    (rows, NormRowsLaunch::new(columns / vector, columns_scalar, eps))
+}
+
+/// One over the root mean square of row `row` of `x`, for each unit of the cube; one, and nothing read, unless `norms`. All must
+/// call it.
+#[cube]
+pub(crate) fn row_factor<F: Float, A: Float, N: Size>(
+    x: &[Vector<F, N>],
+    row: usize,
+    rows: &NormRows,
+    #[comptime] norms: bool,
+    #[comptime] team: Team,
+) -> Vector<A, N> {
+    let mut factor = Vector::<A, N>::new(A::new(1.0));
+    if comptime!(norms) {
+        let mut squares = Vector::<A, N>::new(A::new(0.0));
+        for at in range_stepped(UNIT_POS as usize, rows.vectors, comptime!(team.units)) {
+            let value = Vector::<A, N>::cast_from(x[row * rows.vectors + at]);
+            squares += value * value;
+        }
+        let squares = cube_sum::<A>(squares.vector_sum(), team);
+        factor = Vector::new(inverse_rms::<A>(squares, rows.columns.get::<A>(), rows.eps.get::<A>()));
+    }
+    factor
+}
+
 /// Elements `2 at` and `2 at + 1` of a vector.
 #[cube]
 pub(crate) fn pair_of<F: Float, N: Size, P: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, P> {

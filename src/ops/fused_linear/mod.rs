@@ -113,6 +113,9 @@ impl<B: FusionBackend + WeightLayoutOps> WeightLayoutOps for Fusion<B> {
     }
 }
 
+/// Most rows that a product of this module is one launch for, on any device.
+pub const MOST_ROWS: usize = 8;
+
 /// Whether the products of this module read weights of `input` features faster if they lie `[out, in]`, see [`transposed`].
 #[must_use]
 pub fn reads_transposed(input: usize, device: &Device, dtype: DType) -> bool {

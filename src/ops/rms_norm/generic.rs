@@ -5,7 +5,7 @@ use burn::tensor::Shape;
 use crate::ops::primitive::{as_rows, rounded, widened};
 
 /// `[rows, 1]`: one over the root mean square of each row.
-fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+pub(in crate::ops) fn inverse_rms<B: Backend>(x: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
     let mean_square = B::float_mean_dim(B::float_mul(x.clone(), x), 1);
     B::float_recip(B::float_sqrt(B::float_add_scalar(mean_square, eps.into())))
 }

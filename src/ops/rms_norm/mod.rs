@@ -23,6 +23,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
+pub(super) use generic::inverse_rms;
+
 /// What a backend provides for [`rms_norm`].
 #[backend_extension(
     Flex: cfg(feature = "flex"),

@@ -1,11 +1,18 @@
+//! A cube a row: each unit turns two vectors of a head, or passes one through. What the row is divided by, if there is a norm, is
+//! made ready while the unit's own vectors are on their way.
+
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{RopeOps, Turn};
-use crate::ops::cube::{accumulator, element, new_tensor, one_each, row_major, vector_size};
+use crate::ops::cube::{
+    Norm, NormRows, Team, accumulator, cubes, element, new_tensor, norm_rows, row_factor, row_major, rows_and_columns,
+    vector_size,
+};
 
 impl RopeOps for CubeBackend {
     fn rope(
@@ -16,49 +23,90 @@ impl RopeOps for CubeBackend {
         first: usize,
         turn: Turn,
     ) -> FloatTensor<Self> {
-        let (x, cos, sin) = (row_major(x), row_major(cos), row_major(sin));
-        let (client, dtype, table) = (x.client.clone(), x.dtype, cos.dtype);
-        let [batch, seq, width] = x.shape().dims();
-        let half = cos.shape()[1];
-        let y = new_tensor(&x, x.shape(), dtype);
-        // Vectors must end where halves of heads do, and where the rest of a row does.
-        let vector = vector_size(&client, half, &[dtype, table]);
-        let vector = if width.is_multiple_of(vector) { vector } else { 1 };
-        let (half, width) = (half / vector, width / vector);
-        let pairs = heads * half;
-        let units_per_row = pairs + (width - 2 * pairs);
-        let (count, dim) = one_each(&client, batch * seq * units_per_row);
-        rope_rotate::launch(
-            &client,
-            count,
-            dim,
-            vector,
-            x.into_buffer_arg(),
-            cos.into_buffer_arg(),
-            sin.into_buffer_arg(),
-            y.clone().into_buffer_arg(),
-            RowsLaunch::new(seq, width, half, pairs, units_per_row),
-            first,
-            turn == Turn::Back,
-            [element(dtype), element(table), element(accumulator(dtype))],
-        );
-        y
+        rotate(x, [cos, sin], heads, first, turn, None)
     }
 }
 
-/// A row in vectors.
+/// [`RopeOps::rope`], each row divided by the root mean square of that of `norm`, if there is one.
+pub(in crate::ops) fn rotate(
+    x: CubeTensor,
+    tables: [CubeTensor; 2],
+    heads: usize,
+    first: usize,
+    turn: Turn,
+    norm: Option<Norm>,
+) -> CubeTensor {
+    let (x, [cos, sin]) = (row_major(x), tables.map(row_major));
+    let norm = norm.map(|(rows, eps)| (row_major(rows), eps));
+    let (client, y) = (x.client.clone(), new_tensor(&x, x.shape(), x.dtype));
+    let ((count, width), half) = (rows_and_columns(&x), cos.shape()[1]);
+    let vector = vector(&x, &cos, norm.as_ref());
+    let (norms, (norm, norm_rows)) = (norm.is_some(), norm_rows(norm, &x, vector));
+    let (half, width) = (half / vector, width / vector);
+    let team = Team::of(&client, width);
+    let types = [element(x.dtype), element(cos.dtype), element(accumulator(x.dtype))];
+    let rows = RowsLaunch::new(count, x.shape()[1], width, heads * half);
+    let (count, dim) = cubes(&client, count, team.units);
+    rope_rotate::launch(
+        &client,
+        count,
+        dim,
+        vector,
+        x.into_buffer_arg(),
+        cos.into_buffer_arg(),
+        sin.into_buffer_arg(),
+        norm.into_buffer_arg(),
+        y.clone().into_buffer_arg(),
+        rows,
+        norm_rows,
+        first,
+        half,
+        turn == Turn::Back,
+        norms,
+        team,
+        types,
+    );
+    y
+}
+
+/// Elements of a vector: they end where halves of heads do, and where the rest of a row does.
+pub(in crate::ops) fn vector(x: &CubeTensor, table: &CubeTensor, norm: Option<&Norm>) -> usize {
+    let vector = vector_size(&x.client, table.shape()[1], &[x.dtype, table.dtype]);
+    let mut widths = std::iter::once(x).chain(norm.map(|(rows, _)| rows)).map(|rows| rows_and_columns(rows).1);
+    if widths.all(|width| width.is_multiple_of(vector)) { vector } else { 1 }
+}
+
+/// Rows, in vectors where it is not counts.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
-struct Rows {
+pub(in crate::ops) struct Rows {
+    /// How many.
+    pub count: usize,
     /// Positions of a sequence.
-    seq: usize,
+    pub seq: usize,
     /// Of the whole row.
-    width: usize,
-    /// Of half a head.
-    half: usize,
+    pub width: usize,
     /// Of the first halves of all heads that turn.
-    pairs: usize,
-    /// Units that work on the row: one for each pair, one for each vector that passes through.
-    units: usize,
+    pub pairs: usize,
+}
+
+/// Two vectors that turn, or the one that passes through as both.
+#[derive(CubeType, Clone, Copy)]
+pub(in crate::ops) struct Pair {
+    pub low: usize,
+    pub high: usize,
+    /// In the tables.
+    pub angle: usize,
+    pub turns: bool,
+}
+
+/// Where a row's pair `item` lies, those that pass through behind those that turn; tables begin at position `-first`.
+#[cube]
+pub(in crate::ops) fn pair_at(item: usize, row: usize, first: usize, rows: &Rows, #[comptime] half: usize) -> Pair {
+    let turns = item < rows.pairs;
+    let at = item % half;
+    let low = row * rows.width + select(turns, item / half * comptime!(2 * half) + at, item + rows.pairs);
+    let high = select(turns, low + half, low);
+    Pair { low, high, angle: (first + row % rows.seq) * half + at, turns }
 }
 
 #[cube(launch)]
@@ -66,30 +114,45 @@ fn rope_rotate<F: Float, T: Float, A: Float, N: Size>(
     x: &[Vector<F, N>],
     cos: &[Vector<T, N>],
     sin: &[Vector<T, N>],
+    norm: &[Vector<F, N>],
     y: &mut [Vector<F, N>],
     rows: Rows,
+    norm_rows: NormRows,
     first: usize,
+    #[comptime] half: usize,
     #[comptime] back: bool,
+    #[comptime] norms: bool,
+    #[comptime] team: Team,
     #[define(F, T, A)] _types: [ElemType; 3],
 ) {
-    let row = ABSOLUTE_POS / rows.units;
-    let unit = ABSOLUTE_POS % rows.units;
-    let start = row * rows.width;
-    if start >= y.len() {
+    let row = CUBE_POS;
+    if row >= rows.count {
         terminate!();
     }
-    if unit < rows.pairs {
-        let at = unit % rows.half;
-        let angle = (first + row % rows.seq) * rows.half + at;
-        let low = start + unit / rows.half * 2 * rows.half + at;
-        let high = low + rows.half;
-        let (a, b) = (Vector::<A, N>::cast_from(x[low]), Vector::<A, N>::cast_from(x[high]));
-        let (c, s) = (Vector::<A, N>::cast_from(cos[angle]), Vector::<A, N>::cast_from(sin[angle]));
-        let s = if comptime!(back) { -s } else { s };
-        y[low] = Vector::cast_from(a * c - b * s);
-        y[high] = Vector::cast_from(b * c + a * s);
-    } else {
-        let at = start + unit + rows.pairs;
-        y[at] = x[at];
+    let items = rows.width - rows.pairs;
+    let mut item = UNIT_POS as usize;
+    let asked = pair_at(min(item, items - 1), row, first, &rows, half);
+    let (mut a, mut b) = (x[asked.low], x[asked.high]);
+    let (mut c, mut s) = (cos[asked.angle], sin[asked.angle]);
+    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, team);
+    while item < items {
+        let pair = pair_at(item, row, first, &rows, half);
+        let (low, high) = (Vector::<A, N>::cast_from(a) * r, Vector::<A, N>::cast_from(b) * r);
+        if pair.turns {
+            let (c, s) = (Vector::<A, N>::cast_from(c), Vector::<A, N>::cast_from(s));
+            let s = if comptime!(back) { -s } else { s };
+            y[pair.low] = Vector::cast_from(low * c - high * s);
+            y[pair.high] = Vector::cast_from(high * c + low * s);
+        } else {
+            y[pair.low] = Vector::cast_from(low);
+        }
+        item += comptime!(team.units);
+        if item < items {
+            let next = pair_at(item, row, first, &rows, half);
+            a = x[next.low];
+            b = x[next.high];
+            c = cos[next.angle];
+            s = sin[next.angle];
+        }
     }
 }

@@ -8,7 +8,7 @@
 
 mod autodiff;
 #[cfg(feature = "cubecl")]
-mod cube;
+pub(super) mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;

@@ -9,7 +9,7 @@
 
 mod autodiff;
 #[cfg(feature = "cubecl")]
-mod cube;
+pub(super) mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod generic;
@@ -29,7 +29,7 @@ use crate::ops::primitive::with_last;
 
 /// The shape of the result.
 #[cfg(feature = "cubecl")]
-fn halved(gate_up: &Shape) -> Shape {
+pub(super) fn halved(gate_up: &Shape) -> Shape {
     let last = gate_up[gate_up.num_dims() - 1];
     with_last(gate_up.clone(), last / 2)
 }

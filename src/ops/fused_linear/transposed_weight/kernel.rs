@@ -16,12 +16,11 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use crate::ops::cube::{inverse_rms, next_may_begin, pair_of, wait_for};
+// Columns of a right factor and of a sum.
+pub(super) use crate::ops::fused_linear::MOST_ROWS;
 
 /// Rows of a left factor and of a sum.
 const ROWS: usize = 16;
-
-/// Columns of a right factor and of a sum: most rows that are multiplied.
-pub(super) const MOST_ROWS: usize = 8;
 
 /// Columns of a left factor, rows of a right one.
 const DEPTH: usize = 16;
