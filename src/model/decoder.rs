@@ -51,7 +51,7 @@ impl Decoder {
         let folds = optimizations.fold_norms()
             && !request.trained
             && request.weight_dtype != DType::F64
-            && ops::folded_norm::folds_norms(request.device, request.weight_dtype);
+            && ops::folded_norm::folds_norms(config.hidden_size, request.device, request.weight_dtype);
         let fuse = optimizations.has(Optimization::FusedWeights);
         let behind = |norm: &str, names: &[(String, usize)]| -> Vec<Linear> {
             let folded = folds.then_some(norm);

@@ -9,10 +9,12 @@ use cubecl::prelude::*;
 
 use super::{CacheOps, Heads};
 use crate::ops::cube::{
-    Norm, NormRows, Team, accumulator, cubes, element, integer, new_tensor, norm_rows, one_each, row_factor, row_major,
-    vector_size,
+    Norm, NormRows, Shares, accumulator, element, integer, item_of, new_tensor, norm_rows, one_each, row_factor,
+    row_major, row_of, vector_size,
 };
-use crate::ops::rope::cube::{Rows as TurnedRows, RowsLaunch as TurnedRowsLaunch, pair_at, vector};
+use crate::ops::rope::cube::{
+    PAIRS, Rows as TurnedRows, RowsLaunch as TurnedRowsLaunch, Turning, ask, pair_at, vector,
+};
 
 impl CacheOps for CubeBackend {
     fn put(
@@ -100,9 +102,10 @@ pub(in crate::ops) fn turn_and_put(
     let (norms, (norm, norm_rows)) = (norm.is_some(), norm_rows(norm, &qkv, vector));
     let queries = new_tensor(&qkv, [batch, seq, query * 2 * half], qkv.dtype);
     let (half, width) = (half / vector, width / vector);
-    let team = Team::of(&client, width);
+    let pairs = (query + key_value) * half;
+    let shares = Shares::new(&client, width - pairs, PAIRS);
     let types = [element(qkv.dtype), element(cos.dtype), element(accumulator(qkv.dtype))];
-    let (count, dim) = cubes(&client, batch * seq, team.units);
+    let (count, dim) = shares.cubes(&client, batch * seq);
     cache_turn_put::launch(
         &client,
         count,
@@ -115,13 +118,13 @@ pub(in crate::ops) fn turn_and_put(
         queries.clone().into_buffer_arg(),
         keys.clone().into_buffer_arg(),
         values.clone().into_buffer_arg(),
-        TurnedRowsLaunch::new(batch * seq, seq, width, (query + key_value) * half),
+        TurnedRowsLaunch::new(batch * seq, seq, width, pairs),
         norm_rows,
         CachesLaunch::new(query, key_value, capacity),
         first,
         half,
         norms,
-        team,
+        shares,
         types,
     );
     (queries, keys, values)
@@ -213,7 +216,7 @@ struct Caches {
     capacity: usize,
 }
 
-/// As `rope_rotate`: a cube a row, each unit two vectors of a query or of a key, or one of a value.
+/// As `rope_rotate`: each unit two vectors of a query or of a key, or one of a value.
 #[cube(launch)]
 fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     qkv: &[Vector<F, N>],
@@ -229,48 +232,44 @@ fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     first: usize,
     #[comptime] half: usize,
     #[comptime] norms: bool,
-    #[comptime] team: Team,
+    #[comptime] shares: Shares,
     #[define(F, T, A)] _types: [ElemType; 3],
 ) {
-    let row = CUBE_POS;
+    let (row, first_item) = (row_of(shares), item_of(shares));
     if row >= rows.count {
         terminate!();
     }
-    let items = rows.width - rows.pairs;
-    let mut item = UNIT_POS as usize;
-    let asked = pair_at(min(item, items - 1), row, first, &rows, half);
-    let (mut a, mut b) = (qkv[asked.low], qkv[asked.high]);
-    let (mut c, mut s) = (cos[asked.angle], sin[asked.angle]);
-    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, team);
-    let head = comptime!(2 * half);
+    let (items, each, units, head) = comptime!((shares.items, shares.each, shares.units(), 2 * half));
     let (batch, slot) = (row / rows.seq, first + row % rows.seq);
-    while item < items {
-        let (low, high) = (Vector::<A, N>::cast_from(a) * r, Vector::<A, N>::cast_from(b) * r);
+    let mut asked = Sequence::<Turning<F, T, N>>::new();
+    #[unroll]
+    for i in 0..each {
+        let item = min(first_item + i * units, items - 1);
+        asked.push(ask::<F, T, N>(qkv, cos, sin, pair_at(item, row, first, &rows, half)));
+    }
+    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, shares);
+    #[unroll]
+    for i in 0..each {
+        let item = first_item + i * units;
+        let turning = asked.index(i);
+        let (a, b) = (Vector::<A, N>::cast_from(turning.a) * r, Vector::<A, N>::cast_from(turning.b) * r);
         if item < rows.pairs {
-            let (c, s) = (Vector::<A, N>::cast_from(c), Vector::<A, N>::cast_from(s));
-            let (low, high) = (Vector::cast_from(low * c - high * s), Vector::cast_from(high * c + low * s));
+            let (c, s) = (Vector::<A, N>::cast_from(turning.cos), Vector::<A, N>::cast_from(turning.sin));
+            let (a, b) = (Vector::cast_from(a * c - b * s), Vector::cast_from(b * c + a * s));
             let (which, at) = (item / half, item % half);
             if which < caches.query {
                 let to = (row * caches.query + which) * head + at;
-                queries[to] = low;
-                queries[to + half] = high;
+                queries[to] = a;
+                queries[to + half] = b;
             } else {
                 let to = ((batch * caches.key_value + which - caches.query) * caches.capacity + slot) * head + at;
-                keys[to] = low;
-                keys[to + half] = high;
+                keys[to] = a;
+                keys[to + half] = b;
             }
-        } else {
+        } else if item < items {
             let value = item - rows.pairs;
             let to = ((batch * caches.key_value + value / head) * caches.capacity + slot) * head + value % head;
-            values[to] = Vector::cast_from(low);
-        }
-        item += comptime!(team.units);
-        if item < items {
-            let next = pair_at(item, row, first, &rows, half);
-            a = qkv[next.low];
-            b = qkv[next.high];
-            c = cos[next.angle];
-            s = sin[next.angle];
+            values[to] = Vector::cast_from(a);
         }
     }
 }

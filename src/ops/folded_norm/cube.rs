@@ -4,11 +4,12 @@ use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
 use super::{FoldedNormOps, FoldsNorms, Heads, Turn};
+use crate::ops::cube::asks_at_once;
 use crate::ops::{cache, rope, swiglu};
 
 impl FoldsNorms for CubeBackend {
-    fn folds_norms(_like: FloatTensor<Self>) -> bool {
-        true
+    fn folds_norms(like: FloatTensor<Self>) -> bool {
+        asks_at_once(&like)
     }
 }
 

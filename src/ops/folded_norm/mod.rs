@@ -88,7 +88,8 @@ impl FoldedNormOps for LibTorch {}
 /// Whether a backend has kernels for these.
 #[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cubecl"), LibTorch: cfg(feature = "tch"))]
 pub trait FoldsNorms: Backend {
-    /// Whether folding spares a backend with tensors like this one anything: to the composition it is more work.
+    /// Whether folding spares a backend anything for rows like `like [n]`: the composition has more to do, and kernels that look
+    /// at a wide row more than once too.
     fn folds_norms(_like: FloatTensor<Self>) -> bool {
         false
     }
@@ -107,10 +108,10 @@ impl<B: FusionBackend + FoldsNorms> FoldsNorms for Fusion<B> {
     }
 }
 
-/// Whether scales of norms had better be folded into weights on this device.
+/// Whether scales of norms of `width` elements had better be folded into weights on this device.
 #[must_use]
-pub fn folds_norms(device: &Device, dtype: DType) -> bool {
-    <Dispatch as FoldsNorms>::folds_norms(Tensor::<1>::empty([1], (device, dtype)).into_dispatch())
+pub fn folds_norms(width: usize, device: &Device, dtype: DType) -> bool {
+    <Dispatch as FoldsNorms>::folds_norms(Tensor::<1>::empty([width], (device, dtype)).into_dispatch())
 }
 
 /// [`ops::rope`](super::rope()) of `qkv [batch, seq, width]`, the product of `x [batch, seq, n]`.

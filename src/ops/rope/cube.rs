@@ -1,5 +1,5 @@
-//! A cube a row: each unit turns two vectors of a head, or passes one through. What the row is divided by, if there is a norm, is
-//! made ready while the unit's own vectors are on their way.
+//! Each unit turns two vectors of a head, or passes one through. What the row is divided by, if there is a norm, is made ready while
+//! these are on their way.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -10,8 +10,8 @@ use cubecl::prelude::*;
 
 use super::{RopeOps, Turn};
 use crate::ops::cube::{
-    Norm, NormRows, Team, accumulator, cubes, element, new_tensor, norm_rows, row_factor, row_major, rows_and_columns,
-    vector_size,
+    Norm, NormRows, Shares, accumulator, element, item_of, new_tensor, norm_rows, row_factor, row_major, row_of,
+    rows_and_columns, vector_size,
 };
 
 impl RopeOps for CubeBackend {
@@ -43,10 +43,10 @@ pub(in crate::ops) fn rotate(
     let vector = vector(&x, &cos, norm.as_ref());
     let (norms, (norm, norm_rows)) = (norm.is_some(), norm_rows(norm, &x, vector));
     let (half, width) = (half / vector, width / vector);
-    let team = Team::of(&client, width);
     let types = [element(x.dtype), element(cos.dtype), element(accumulator(x.dtype))];
     let rows = RowsLaunch::new(count, x.shape()[1], width, heads * half);
-    let (count, dim) = cubes(&client, count, team.units);
+    let shares = Shares::new(&client, width - heads * half, PAIRS);
+    let (count, dim) = shares.cubes(&client, count);
     rope_rotate::launch(
         &client,
         count,
@@ -63,15 +63,18 @@ pub(in crate::ops) fn rotate(
         half,
         turn == Turn::Back,
         norms,
-        team,
+        shares,
         types,
     );
     y
 }
 
+/// Most pairs that a unit turns.
+pub(in crate::ops) const PAIRS: usize = 2;
+
 /// Elements of a vector: they end where halves of heads do, and where the rest of a row does.
 pub(in crate::ops) fn vector(x: &CubeTensor, table: &CubeTensor, norm: Option<&Norm>) -> usize {
-    let vector = vector_size(&x.client, table.shape()[1], &[x.dtype, table.dtype]);
+    let vector = vector_size(&x.client, table.shape()[1], &[x.dtype]);
     let mut widths = std::iter::once(x).chain(norm.map(|(rows, _)| rows)).map(|rows| rows_and_columns(rows).1);
     if widths.all(|width| width.is_multiple_of(vector)) { vector } else { 1 }
 }
@@ -96,7 +99,6 @@ pub(in crate::ops) struct Pair {
     pub high: usize,
     /// In the tables.
     pub angle: usize,
-    pub turns: bool,
 }
 
 /// Where a row's pair `item` lies, those that pass through behind those that turn; tables begin at position `-first`.
@@ -106,7 +108,26 @@ pub(in crate::ops) fn pair_at(item: usize, row: usize, first: usize, rows: &Rows
     let at = item % half;
     let low = row * rows.width + select(turns, item / half * comptime!(2 * half) + at, item + rows.pairs);
     let high = select(turns, low + half, low);
-    Pair { low, high, angle: (first + row % rows.seq) * half + at, turns }
+    Pair { low, high, angle: (first + row % rows.seq) * half + at }
+}
+
+/// What a unit turns.
+#[derive(CubeType, Clone, Copy)]
+pub(in crate::ops) struct Turning<F: Float, T: Float, N: Size> {
+    pub a: Vector<F, N>,
+    pub b: Vector<F, N>,
+    pub cos: Vector<T, N>,
+    pub sin: Vector<T, N>,
+}
+
+#[cube]
+pub(in crate::ops) fn ask<F: Float, T: Float, N: Size>(
+    x: &[Vector<F, N>],
+    cos: &[Vector<T, N>],
+    sin: &[Vector<T, N>],
+    pair: Pair,
+) -> Turning<F, T, N> {
+    Turning::<F, T, N> { a: x[pair.low], b: x[pair.high], cos: cos[pair.angle], sin: sin[pair.angle] }
 }
 
 #[cube(launch)]
@@ -122,37 +143,34 @@ fn rope_rotate<F: Float, T: Float, A: Float, N: Size>(
     #[comptime] half: usize,
     #[comptime] back: bool,
     #[comptime] norms: bool,
-    #[comptime] team: Team,
+    #[comptime] shares: Shares,
     #[define(F, T, A)] _types: [ElemType; 3],
 ) {
-    let row = CUBE_POS;
+    let (row, first_item) = (row_of(shares), item_of(shares));
     if row >= rows.count {
         terminate!();
     }
-    let items = rows.width - rows.pairs;
-    let mut item = UNIT_POS as usize;
-    let asked = pair_at(min(item, items - 1), row, first, &rows, half);
-    let (mut a, mut b) = (x[asked.low], x[asked.high]);
-    let (mut c, mut s) = (cos[asked.angle], sin[asked.angle]);
-    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, team);
-    while item < items {
+    let (items, each, units) = comptime!((shares.items, shares.each, shares.units()));
+    let mut asked = Sequence::<Turning<F, T, N>>::new();
+    #[unroll]
+    for i in 0..each {
+        let item = min(first_item + i * units, items - 1);
+        asked.push(ask::<F, T, N>(x, cos, sin, pair_at(item, row, first, &rows, half)));
+    }
+    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, shares);
+    #[unroll]
+    for i in 0..each {
+        let item = first_item + i * units;
         let pair = pair_at(item, row, first, &rows, half);
-        let (low, high) = (Vector::<A, N>::cast_from(a) * r, Vector::<A, N>::cast_from(b) * r);
-        if pair.turns {
-            let (c, s) = (Vector::<A, N>::cast_from(c), Vector::<A, N>::cast_from(s));
+        let turning = asked.index(i);
+        let (a, b) = (Vector::<A, N>::cast_from(turning.a) * r, Vector::<A, N>::cast_from(turning.b) * r);
+        if item < rows.pairs {
+            let (c, s) = (Vector::<A, N>::cast_from(turning.cos), Vector::<A, N>::cast_from(turning.sin));
             let s = if comptime!(back) { -s } else { s };
-            y[pair.low] = Vector::cast_from(low * c - high * s);
-            y[pair.high] = Vector::cast_from(high * c + low * s);
-        } else {
-            y[pair.low] = Vector::cast_from(low);
-        }
-        item += comptime!(team.units);
-        if item < items {
-            let next = pair_at(item, row, first, &rows, half);
-            a = x[next.low];
-            b = x[next.high];
-            c = cos[next.angle];
-            s = sin[next.angle];
+            y[pair.low] = Vector::cast_from(a * c - b * s);
+            y[pair.high] = Vector::cast_from(b * c + a * s);
+        } else if item < items {
+            y[pair.low] = Vector::cast_from(a);
         }
     }
 }

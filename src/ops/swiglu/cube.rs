@@ -1,3 +1,5 @@
+use std::f32::consts::LOG2_E;
+
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
@@ -7,8 +9,8 @@ use cubecl::prelude::*;
 
 use super::SwigluOps;
 use crate::ops::cube::{
-    Norm, NormRows, Team, accumulator, cubes, element, new_tensor, norm_rows, one_each, row_factor, row_major,
-    rows_and_columns, vector_size,
+    Norm, NormRows, Shares, accumulator, element, exp2_of, item_of, multiplies, new_tensor, norm_rows, one_each,
+    reciprocal_of, row_factor, row_major, row_of, rows_and_columns, vector_size,
 };
 use crate::ops::primitive::with_last;
 
@@ -33,11 +35,15 @@ impl SwigluOps for CubeBackend {
             gradient.into_buffer_arg(),
             d.clone().into_buffer_arg(),
             n / vector,
+            multiplies(&client, dtype),
             [element(dtype), element(accumulator(dtype))],
         );
         d
     }
 }
+
+/// Most pairs of a gate and its counterpart that a unit multiplies.
+const PAIRS: usize = 2;
 
 /// [`SwigluOps::swiglu`], each row divided before by the root mean square of that of `norm`, if there is one.
 pub(in crate::ops) fn forward(gate_up: CubeTensor, norm: Option<Norm>) -> CubeTensor {
@@ -51,8 +57,8 @@ pub(in crate::ops) fn forward(gate_up: CubeTensor, norm: Option<Norm>) -> CubeTe
     let fits = norm.as_ref().is_none_or(|(rows, _)| rows_and_columns(rows).1.is_multiple_of(vector));
     let vector = if fits { vector } else { 1 };
     let (norms, (norm, norm_rows)) = (norm.is_some(), norm_rows(norm, &gate_up, vector));
-    let team = Team::of(&client, n / vector);
-    let (count, dim) = cubes(&client, rows, team.units);
+    let shares = Shares::new(&client, n / vector, PAIRS);
+    let (count, dim) = shares.cubes(&client, rows);
     swiglu_forward::launch(
         &client,
         count,
@@ -61,21 +67,31 @@ pub(in crate::ops) fn forward(gate_up: CubeTensor, norm: Option<Norm>) -> CubeTe
         gate_up.into_buffer_arg(),
         norm.into_buffer_arg(),
         y.clone().into_buffer_arg(),
-        n / vector,
         rows,
         norm_rows,
         norms,
-        team,
+        shares,
+        multiplies(&client, dtype),
         [element(dtype), element(accumulator(dtype))],
     );
     y
 }
 
-/// The logistic function.
+/// The logistic function; off by 2^-21 of it at most if it is to be quick, which 16 bits do not show.
 #[cube]
-fn sigmoid<A: Float, N: Size>(x: Vector<A, N>) -> Vector<A, N> {
-    let one = Vector::<A, N>::new(A::new(1.0));
-    one / (one + (-x).exp())
+fn sigmoid<A: Float, N: Size>(x: Vector<A, N>, #[comptime] quick: bool) -> Vector<A, N> {
+    let mut y = x;
+    if comptime!(quick) {
+        #[unroll]
+        for e in 0..x.vector_size() {
+            let power = exp2_of(f32::cast_from(x.extract(e)) * (-LOG2_E));
+            y.insert(e, A::cast_from(reciprocal_of(1.0 + power)));
+        }
+    } else {
+        let one = Vector::<A, N>::new(A::new(1.0));
+        y = one / (one + (-x).exp());
+    }
+    y
 }
 
 #[cube(launch)]
@@ -83,30 +99,34 @@ fn swiglu_forward<F: Float, A: Float, N: Size>(
     gate_up: &[Vector<F, N>],
     norm: &[Vector<F, N>],
     y: &mut [Vector<F, N>],
-    vectors: usize,
     rows: usize,
     norm_rows: NormRows,
     #[comptime] norms: bool,
-    #[comptime] team: Team,
+    #[comptime] shares: Shares,
+    #[comptime] quick: bool,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
-    let row = CUBE_POS;
+    let (row, first) = (row_of(shares), item_of(shares));
     if row >= rows {
         terminate!();
     }
-    let from = 2 * row * vectors;
-    let mut at = UNIT_POS as usize;
-    // On their way while what they are divided by is made ready.
-    let asked = from + min(at, vectors - 1);
-    let (mut gate, mut up) = (gate_up[asked], gate_up[asked + vectors]);
-    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, team);
-    while at < vectors {
-        let (g, u) = (Vector::<A, N>::cast_from(gate) * r, Vector::<A, N>::cast_from(up) * r);
-        y[row * vectors + at] = Vector::cast_from(g * sigmoid::<A, N>(g) * u);
-        at += comptime!(team.units);
-        if at < vectors {
-            gate = gate_up[from + at];
-            up = gate_up[from + vectors + at];
+    let (items, each, units) = comptime!((shares.items, shares.each, shares.units()));
+    let mut gates = Array::<Vector<F, N>>::new(each);
+    let mut ups = Array::<Vector<F, N>>::new(each);
+    #[unroll]
+    for i in 0..each {
+        let at = 2 * row * items + min(first + i * units, items - 1);
+        gates[i] = gate_up[at];
+        ups[i] = gate_up[at + items];
+    }
+    // Made ready while these are on their way.
+    let r = row_factor::<F, A, N>(norm, row, &norm_rows, norms, shares);
+    #[unroll]
+    for i in 0..each {
+        let item = first + i * units;
+        let (gate, up) = (Vector::<A, N>::cast_from(gates[i]) * r, Vector::<A, N>::cast_from(ups[i]) * r);
+        if item < items {
+            y[row * items + item] = Vector::cast_from(gate * sigmoid::<A, N>(gate, quick) * up);
         }
     }
 }
@@ -117,6 +137,7 @@ fn swiglu_gradient<F: Float, A: Float, N: Size>(
     gradient: &[Vector<F, N>],
     d: &mut [Vector<F, N>],
     vectors: usize,
+    #[comptime] quick: bool,
     #[define(F, A)] _types: [ElemType; 2],
 ) {
     if ABSOLUTE_POS >= gradient.len() {
@@ -126,7 +147,7 @@ fn swiglu_gradient<F: Float, A: Float, N: Size>(
     let gate = Vector::<A, N>::cast_from(gate_up[at]);
     let up = Vector::<A, N>::cast_from(gate_up[at + vectors]);
     let dy = Vector::<A, N>::cast_from(gradient[ABSOLUTE_POS]);
-    let s = sigmoid::<A, N>(gate);
+    let s = sigmoid::<A, N>(gate, quick);
     let silu = gate * s;
     d[at] = Vector::cast_from(dy * up * (s + silu - silu * s));
     d[at + vectors] = Vector::cast_from(dy * silu);

@@ -19,6 +19,8 @@ mod tile;
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
+pub(super) use crate::ops::cube::exp2_of;
+
 use super::places::{Head, NEVER, Places, key_at, query_at, row_at, value_at};
 
 pub(super) use forward::matrix_forward;
@@ -364,8 +366,7 @@ fn gift(share: usize, #[comptime] tile: MatrixTile) -> usize {
     (share - 1) * comptime!(tile.planes * PLANE) + unit
 }
 
-/// Two to the power of each, off by 2^-22 of it at most, and zero below 2^-126: one instruction (CUDA's PTX ISA, `ex2.approx`).
-/// Whatever multiplies these matrices takes PTX.
+/// Two to the power of each, see [`exp2_of`]. Whatever multiplies these matrices takes PTX.
 #[cube]
 pub(super) fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
     let mut powers = exponents;
@@ -374,13 +375,6 @@ pub(super) fn exp2<P: Size>(exponents: Vector<f32, P>) -> Vector<f32, P> {
         powers.insert(e, exp2_of(exponents.extract(e)));
     }
     powers
-}
-
-#[cube]
-pub(super) fn exp2_of(exponent: f32) -> f32 {
-    let power: f32;
-    gpu_asm!("ex2.approx.ftz.f32 {}, {};", out(_) power, in(_) exponent, options(pure, nomem));
-    power
 }
 
 /// Over the four units that share a row.
