@@ -6,8 +6,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, add_weighed, arrived, copy, exp2, exp2_of, gift, hide, products, row_max,
-    row_sum, zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, SLOTS, add_weighed, arrived, arrived_but, close_group, copy, exp2, exp2_of,
+    gift, hide, keep, kept_products, products, row_max, row_sum, zeros,
 };
 use crate::ops::attention::places::{NEVER, Places, head_in_turn, late_tile_in_turn, row_at};
 
@@ -41,13 +41,19 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     let scale = scale * LOG2_E;
 
     let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(SLOTS * step * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(SLOTS * step * tile.stride()), 16usize);
     copy::<F, W>(queries, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(keys, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
-    copy::<F, W>(keys, &mut k, step, &head, step, end_key, &at, Part::Keys, step, tile);
-    copy::<F, W>(values, &mut v, 0, &head, 0, end_key, &at, Part::Values, step, tile);
-    arrived();
+    close_group();
+    #[unroll]
+    for i in 0..comptime!(SLOTS - 1) {
+        let (next, here) = (comptime!((i + 1) * step), comptime!(i * step));
+        copy::<F, W>(keys, &mut k, next, &head, next.runtime(), end_key, &at, Part::Keys, step, tile);
+        copy::<F, W>(values, &mut v, here, &head, here.runtime(), end_key, &at, Part::Values, step, tile);
+        close_group();
+    }
+    arrived_but(comptime!(SLOTS - 1));
 
     // Of each of a unit's rows, `2 r + j` being row `16 r + 8 j + g` of its plane. No score that does not count comes close
     // to the first largest ones.
@@ -65,13 +71,19 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     let mut result = zeros::<P>(comptime!(tile.lefts * features));
     let share_key = share * comptime!(tile.passing);
     // Scores are one step of keys ahead of the values, so that their products are computed beside exponentials.
-    let mut scores = products::<F, W, P>(&q, plane_row, &k, share_key, tile);
-    sync_cube();
+    let kept = keep::<F, W, P>(&q, plane_row, tile);
+    let mut scores = kept_products::<F, W, P>(&kept, &k, share_key, tile);
+    arrived_but(comptime!(SLOTS - 2));
     for first_key in range_stepped(0, end_key, step) {
-        let (here, there) = (first_key / step % 2 * step, (first_key / step + 1) % 2 * step);
+        let number = first_key / step;
+        let (here, next) = (number % SLOTS * step, (number + 1) % SLOTS * step);
+        let last = (number + comptime!(SLOTS - 1)) % SLOTS * step;
         let first_mine = first_key + share_key;
-        copy::<F, W>(keys, &mut k, here, &head, first_key + 2 * step, end_key, &at, Part::Keys, step, tile);
-        copy::<F, W>(values, &mut v, there, &head, first_key + step, end_key, &at, Part::Values, step, tile);
+        let (values_to_come, keys_to_come) =
+            (first_key + comptime!((SLOTS - 1) * step), first_key + comptime!(SLOTS * step));
+        copy::<F, W>(keys, &mut k, here, &head, keys_to_come, end_key, &at, Part::Keys, step, tile);
+        copy::<F, W>(values, &mut v, last, &head, values_to_come, end_key, &at, Part::Values, step, tile);
+        close_group();
         if first_mine + tile.passing > first_newest + 1 {
             hide::<P>(&mut scores, first_mine, &newest, tile);
         }
@@ -102,7 +114,12 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
             }
         }
         // From here on nothing branches.
-        let next_scores = products::<F, W, P>(&q, plane_row, &k, there + share_key, tile);
+        let next_scores = if comptime!(tile.lefts == 1) {
+            kept_products::<F, W, P>(&kept, &k, next + share_key, tile)
+        } else {
+            // More would not stay in registers.
+            products::<F, W, P>(&q, plane_row, &k, next + share_key, tile)
+        };
         #[unroll]
         for j in 0..rows {
             let least = -(largest[j] * scale);
@@ -120,9 +137,11 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
         for i in 0..comptime!(2 * tile.lefts * columns) {
             scores[i] = next_scores[i];
         }
-        arrived();
+        arrived_but(comptime!(SLOTS - 2));
     }
     if comptime!(tile.shares > 1) {
+        // What follows may lie where copies that nobody waits for arrive.
+        arrived();
         let values = comptime!(2 * tile.lefts * features);
         let givers = comptime!(tile.givers());
         let mut results = Shared::<[Vector<f32, P>]>::new_slice(comptime!(values * givers));

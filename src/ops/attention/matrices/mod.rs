@@ -45,6 +45,10 @@ pub(super) const WIDE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
+/// Steps of keys that a forward cube's memory has room for: one that is worked on, and those that arrive meanwhile, since a step
+/// takes less than its keys take to come. Backward has room for two, with twice as much that stays.
+const SLOTS: usize = 3;
+
 /// Rows of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
@@ -106,7 +110,23 @@ fn bring<F: Float, W: Size>(from: &[Vector<F, W>], to: &mut [Vector<F, W>], byte
 /// Waits for what all units of the cube have begun to copy, and for all units.
 #[cube]
 fn arrived() {
-    gpu_asm!("cp.async.wait_all;");
+    arrived_but(0usize);
+}
+
+/// What a unit has begun to copy since the last time becomes a group.
+#[cube]
+fn close_group() {
+    gpu_asm!("cp.async.commit_group;");
+}
+
+/// As [`arrived`], but for the `newest` groups, two at most.
+#[cube]
+fn arrived_but(#[comptime] newest: usize) {
+    match comptime!(newest) {
+        0 => gpu_asm!("cp.async.wait_all;"),
+        1 => gpu_asm!("cp.async.wait_group 1;"),
+        _ => gpu_asm!("cp.async.wait_group 2;"),
+    }
     sync_cube();
 }
 

@@ -1,4 +1,4 @@
-use super::{COLUMNS, DEPTH, PLANE, ROWS, WIDE};
+use super::{COLUMNS, DEPTH, PLANE, ROWS, SLOTS, WIDE};
 use crate::ops::attention::places::Sizes;
 
 /// What one cube works on.
@@ -52,10 +52,11 @@ impl MatrixTile {
         self.sizes.head_dim / WIDE + 1
     }
 
-    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, of which one step is worked on
-    /// while the next arrives, and for what givers leave.
+    /// Bytes of a cube's memory for `matrices` whose rows stay, one forward and two backward, for two whose rows pass by, and for
+    /// what givers leave.
     pub fn memory(self, matrices: usize) -> usize {
-        let rows = matrices * self.staying() + 2 * 2 * self.step();
+        let slots = if matrices == 1 { SLOTS } else { 2 };
+        let rows = matrices * self.staying() + 2 * slots * self.step();
         let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
         rows * self.stride() * 16 + 4 * given
     }
