@@ -216,7 +216,7 @@ struct Caches {
     capacity: usize,
 }
 
-/// As `rope_rotate`: each unit two vectors of a query or of a key, or one of a value.
+/// As `rope_rotate`: each unit some pairs of vectors of a query or of a key, or vectors of a value.
 #[cube(launch)]
 fn cache_turn_put<F: Float, T: Float, A: Float, N: Size>(
     qkv: &[Vector<F, N>],

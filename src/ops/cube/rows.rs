@@ -68,7 +68,8 @@ pub(crate) fn item_of(#[comptime] shares: Shares) -> usize {
     part * comptime!(shares.each * shares.team.units) + UNIT_POS as usize % shares.team.units
 }
 
-/// Whether a team asks for all of a row like `row [n]` at once to find its root mean square, as [`row_factor`] does.
+/// Whether a team asks for all of a row like `row [n]` at once to find its root mean square, as [`row_factor`] does, if its kernel takes
+/// the widest vectors and planes have 32 units.
 pub(crate) fn asks_at_once(row: &CubeTensor) -> bool {
     let (_, columns) = rows_and_columns(row);
     columns / vector_size(&row.client, columns, &[row.dtype]) <= VECTORS_PER_UNIT * TEAM_UNITS[0]

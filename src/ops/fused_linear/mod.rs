@@ -113,7 +113,7 @@ impl<B: FusionBackend + WeightLayoutOps> WeightLayoutOps for Fusion<B> {
     }
 }
 
-/// Most rows that a product of this module is one launch for, on any device.
+/// Most rows that a product of this module is one launch for, on the device that takes most.
 pub const MOST_ROWS: usize = 8;
 
 /// Whether the products of this module read weights of `input` features faster if they lie `[out, in]`, see [`transposed`].

@@ -1,4 +1,4 @@
-//! Each unit turns two vectors of a head, or passes one through. What the row is divided by, if there is a norm, is made ready while
+//! Each unit turns some pairs of vectors of a head, or passes vectors through. What the row is divided by, if there is a norm, is made ready while
 //! these are on their way.
 
 use burn::backend::TensorMetadata;

@@ -77,7 +77,8 @@ pub(in crate::ops) fn forward(gate_up: CubeTensor, norm: Option<Norm>) -> CubeTe
     y
 }
 
-/// The logistic function; off by 2^-21 of it at most if it is to be quick, which 16 bits do not show.
+/// The logistic function; off by 2^-17 of it at most if it is to be quick, which 16 bits do not show and
+/// devices that multiply matrices, which take PTX, can be.
 #[cube]
 fn sigmoid<A: Float, N: Size>(x: Vector<A, N>, #[comptime] quick: bool) -> Vector<A, N> {
     let mut y = x;

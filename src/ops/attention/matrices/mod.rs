@@ -45,8 +45,8 @@ pub(super) const WIDE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
-/// Steps of keys that a forward cube's memory has room for: one that is worked on, and those that arrive meanwhile, since a step
-/// takes less than its keys take to come. Backward has room for two, with twice as much that stays.
+/// Steps of keys that a forward cube's memory has room for: one that is worked on, and those that arrive meanwhile.
+/// Backward has room for two, with twice as much that stays.
 const SLOTS: usize = 3;
 
 /// Rows of a tensor.
@@ -59,7 +59,7 @@ enum Part {
 }
 
 /// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on. They are on their
-/// way while other things are computed, until [`arrived`].
+/// way while other things are computed, until [`arrived`] or [`arrived_but`].
 #[cube]
 fn copy<F: Float, W: Size>(
     from: &[Vector<F, W>],
