@@ -3,15 +3,8 @@
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::CubeBackend;
 
-use super::{FoldedNormOps, FoldsNorms, Heads, Turn};
-use crate::ops::cube::asks_at_once;
+use super::{FoldedNormOps, Heads, Turn};
 use crate::ops::{cache, rope, swiglu};
-
-impl FoldsNorms for CubeBackend {
-    fn folds_norms(like: FloatTensor<Self>) -> bool {
-        asks_at_once(&like)
-    }
-}
 
 impl FoldedNormOps for CubeBackend {
     fn normed_rope(

@@ -19,16 +19,15 @@ mod tests;
 use burn::backend::Flex;
 #[cfg(feature = "tch")]
 use burn::backend::LibTorch;
-#[cfg(feature = "cubecl")]
-use burn::backend::fusion::{Fusion, FusionBackend};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::attention::Heads;
 use super::cache::CacheOps;
 #[cfg(feature = "cubecl")]
 use super::cache::queries;
+use super::fused_linear::WeightLayoutOps;
 use super::rope::{RopeOps, RopeTables, Turn};
 use super::swiglu::SwigluOps;
 #[cfg(feature = "cubecl")]
@@ -85,33 +84,10 @@ impl FoldedNormOps for Flex {}
 #[cfg(feature = "tch")]
 impl FoldedNormOps for LibTorch {}
 
-/// Whether a backend has kernels for these.
-#[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cubecl"), LibTorch: cfg(feature = "tch"))]
-pub trait FoldsNorms: Backend {
-    /// Whether folding spares a backend anything for rows like `like [n]`: the composition has more to do, and kernels that look
-    /// at a wide row more than once too.
-    fn folds_norms(_like: FloatTensor<Self>) -> bool {
-        false
-    }
-}
-
-#[cfg(feature = "flex")]
-impl FoldsNorms for Flex {}
-
-#[cfg(feature = "tch")]
-impl FoldsNorms for LibTorch {}
-
-#[cfg(feature = "cubecl")]
-impl<B: FusionBackend + FoldsNorms> FoldsNorms for Fusion<B> {
-    fn folds_norms(like: FloatTensor<Self>) -> bool {
-        B::folds_norms(like.client.clone().resolve_tensor_float::<B>(like))
-    }
-}
-
 /// Whether scales of norms of `width` elements had better be folded into weights on this device.
 #[must_use]
 pub fn folds_norms(width: usize, device: &Device, dtype: DType) -> bool {
-    <Dispatch as FoldsNorms>::folds_norms(Tensor::<1>::empty([width], (device, dtype)).into_dispatch())
+    <Dispatch as WeightLayoutOps>::folds_norms(Tensor::<1>::empty([width], (device, dtype)).into_dispatch())
 }
 
 /// [`ops::rope`](super::rope()) of `qkv [batch, seq, width]`, the product of `x [batch, seq, n]`.

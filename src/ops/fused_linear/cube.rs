@@ -13,7 +13,9 @@ use cubecl::prelude::*;
 use super::kernel::{Form, fused_linear};
 use super::transposed_weight::{TransposedProduct, reads};
 use super::{FusedLinearOps, WeightLayoutOps};
-use crate::ops::cube::{Team, accumulator, element, new_tensor, row_major, rows_and_columns, vector_size};
+use crate::ops::cube::{
+    Team, accumulator, asks_at_once, element, new_tensor, row_major, rows_and_columns, vector_size,
+};
 use crate::ops::linear::{LinearOps, Products};
 use crate::ops::primitive::with_last;
 use crate::ops::rms_norm::RmsNormOps;
@@ -38,6 +40,10 @@ const LANES: [usize; 2] = [2, 8];
 impl WeightLayoutOps for CubeBackend {
     fn reads_transposed(like: FloatTensor<Self>) -> bool {
         reads(&like)
+    }
+
+    fn folds_norms(like: FloatTensor<Self>) -> bool {
+        asks_at_once(&like)
     }
 }
 

@@ -91,11 +91,17 @@ impl FusedLinearOps for Flex {}
 #[cfg(feature = "tch")]
 impl FusedLinearOps for LibTorch {}
 
-/// What a backend knows of how weights should lie.
+/// What a backend knows of how weights should be made ready.
 #[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cubecl"), LibTorch: cfg(feature = "tch"))]
 pub trait WeightLayoutOps: Backend {
     /// Whether products of few rows read a weight like this one `[in, out]` faster if it lies `[out, in]`.
     fn reads_transposed(_like: FloatTensor<Self>) -> bool {
+        false
+    }
+
+    /// Whether [folding norms](super::folded_norm) of rows like `like [n]` spares anything: the composition has more to do, and
+    /// kernels that look at a wide row more than once too.
+    fn folds_norms(_like: FloatTensor<Self>) -> bool {
         false
     }
 }
@@ -110,6 +116,10 @@ impl WeightLayoutOps for LibTorch {}
 impl<B: FusionBackend + WeightLayoutOps> WeightLayoutOps for Fusion<B> {
     fn reads_transposed(like: FloatTensor<Self>) -> bool {
         B::reads_transposed(like.client.clone().resolve_tensor_float::<B>(like))
+    }
+
+    fn folds_norms(like: FloatTensor<Self>) -> bool {
+        B::folds_norms(like.client.clone().resolve_tensor_float::<B>(like))
     }
 }
 
