@@ -11,16 +11,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use burn::backend::TensorMetadata;
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::cuda::{CudaRuntime, External, GpuResource};
+use cubecl::cuda::{External, GpuResource};
 use cubecl::ir::attributes::BufferIOAttr;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments};
-use cubecl_runtime::runtime::Runtime;
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::{CUcontext, CUstream};
 use cudarc::driver::{DriverError, result as driver};
 
-use crate::stream::{elapsed, is_recorded, refused};
+use crate::stream::{elapsed, is_cuda, is_recorded, refused};
 
 /// Memory that the library may work in: 4 MiB, and for products of at least 2^33 multiplications 32 MiB.
 const WORKSPACE: [usize; 2] = [4 << 20, 32 << 20];
@@ -116,8 +115,7 @@ pub fn version() -> Result<&'static str, &'static str> {
 pub fn multiply(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, to: &CubeTensor) -> Result<(), String> {
     version()?;
     let client = &to.client;
-    let service = client.service_id();
-    if service.service != std::any::TypeId::of::<<CudaRuntime as Runtime>::Server>() {
+    if !is_cuda(client) {
         return Err("the device is not CUDA's".to_owned());
     }
     let added = residual.unwrap_or(to);
@@ -135,10 +133,11 @@ pub fn multiply(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, t
         of_result: to.dtype,
         alignment: 1 << offsets.trailing_zeros(),
     };
+    let device = client.service_id().device.index_id;
     let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
-    let library = match libraries.get_or_insert_default().entry(service.device.index_id) {
+    let library = match libraries.get_or_insert_default().entry(device) {
         std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-        std::collections::hash_map::Entry::Vacant(new) => new.insert(Library::new(service.device.index_id)?),
+        std::collections::hash_map::Entry::Vacant(new) => new.insert(Library::new(device)?),
     };
     let plan = library.plan(question)?;
     let workspace = library.workspace(plan.workspace(), to);

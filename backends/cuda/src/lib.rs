@@ -1,6 +1,7 @@
 //! burnmark's adapter for Burn's CUDA backend.
 
 pub mod cublaslt;
+pub mod inputs;
 mod stream;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,9 +1,17 @@
-//! What a CUDA stream is asked.
+//! What a CUDA stream and its client are asked.
 
+use cubecl::cuda::CudaRuntime;
+use cubecl::prelude::*;
+use cubecl_runtime::runtime::Runtime;
 use cudarc::driver::sys::{
     CUevent_flags, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 use cudarc::driver::{DriverError, result as driver};
+
+/// Whether the client's device is CUDA's.
+pub(crate) fn is_cuda(client: &Client) -> bool {
+    client.service_id().service == std::any::TypeId::of::<<CudaRuntime as Runtime>::Server>()
+}
 
 /// Whether what the stream gets is recorded instead of run.
 pub(crate) fn is_recorded(stream: CUstream) -> Result<bool, String> {
