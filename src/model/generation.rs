@@ -1,10 +1,11 @@
 //! The decoder's generation: prefill, then one token at a time.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use burn::tensor::{Int, Tensor};
 
 use super::cache::LayerCache;
 use super::decoder::Decoder;
-use super::replay::Held;
 use super::shared::{First, Place};
 use super::{Replay, Session, Work};
 
@@ -99,6 +100,25 @@ impl Session for ReplayedGeneration<'_> {
 
     fn is_replayed(&self) -> bool {
         self.decode.is_hardware() && self.prefill.as_ref().is_none_or(Replay::is_hardware)
+    }
+}
+
+/// A value that recorded work and its owner share.
+struct Held<T>(Arc<Mutex<T>>);
+
+impl<T> Held<T> {
+    fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(value)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 

@@ -3,6 +3,7 @@
 mod backward;
 mod cache;
 mod decoder;
+mod device_graph;
 mod generation;
 mod heads;
 mod layers;

@@ -106,7 +106,8 @@ fn enqueue(buffers: &[GpuResource], mut numbers: [u32; 4], stream: CUstream) -> 
     let [elements, columns, apart, at] = numbers.each_mut().map(|number| std::ptr::from_mut(number).cast::<c_void>());
     let mut arguments = [ids, held, position, elements, columns, apart, at];
     // SAFETY: the arguments are those of the code, the buffers as large as their tensors; what the stream gets later waits.
-    unsafe { driver::launch_kernel(loaded()?, (cubes, 1, 1), (UNITS, 1, 1), 0, stream, &mut arguments) }.map_err(refused)
+    unsafe { driver::launch_kernel(loaded()?, (cubes, 1, 1), (UNITS, 1, 1), 0, stream, &mut arguments) }
+        .map_err(refused)
 }
 
 /// The kernel in this thread's context.

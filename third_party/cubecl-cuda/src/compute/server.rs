@@ -315,13 +315,17 @@ impl Server for CudaServer {
         // would leave the graph's buffers unreadable forever — the graph
         // retains their handles, so none of the shedding paths can ever fire
         // for them, and the graph itself is the only thing that writes them.
+        //
+        // It is enqueued before the write set is gathered and claimed: the
+        // device begins meanwhile, and nobody can read in between.
+        let enqueued = self
+            .streams
+            .resolve(stream_id, [].into_iter())
+            .and_then(|mut streams| self.graphs.replay(graph, streams.current()));
         let mut written = self.write_set();
         self.graphs.extend_written(graph, &mut written);
         ExecuteScope::over(self, stream_id, written)
-            .execute(|server| {
-                let mut streams = server.streams.resolve(stream_id, [].into_iter())?;
-                server.graphs.replay(graph, streams.current())
-            })
+            .execute(|_| enqueued)
             .into_result()
     }
 
