@@ -129,7 +129,7 @@ impl Subject {
         let clock = Clock::new(&self.device);
         harness(&self.machine(), self.workload, 1, events, || {
             let mut total_ns = 0;
-            self.step(|part| total_ns += clock.time(part).expect("flex synchronises").1);
+            self.step(|part| total_ns += clock.time(part).expect("flex synchronises").1.total_ns);
             total_ns
         })
     }
@@ -139,7 +139,7 @@ impl Subject {
         let clock = Clock::new(&self.device);
         let parts = if self.workload == Workload::Generation { 128 } else { 1 };
         harness(&self.machine(), self.workload, 1000, events, || {
-            (0..parts).map(|_| clock.time(|| black_box(())).expect("flex synchronises").1).sum()
+            (0..parts).map(|_| clock.time(|| black_box(())).expect("flex synchronises").1.total_ns).sum()
         })
     }
 }

@@ -197,8 +197,8 @@ impl Bench<'_> {
         };
         let mut observation = self.sampled(Workload::Inference, steps, &probe, emit, || {
             let input = input();
-            let (_logits, total_ns) = clock.time(|| run(input))?;
-            Ok(StepTimes { total_ns, ..StepTimes::default() })
+            let (_logits, span) = clock.time(|| run(input))?;
+            Ok(StepTimes::of(span))
         })?;
         if self.once {
             emit(Event::Observed(observation));
@@ -226,9 +226,7 @@ impl Bench<'_> {
         let replayed = self.replays.then(|| model.replayed_session(spec.batch_size, capacity)).flatten();
         let mut session = replayed.unwrap_or_else(|| model.session(spec.batch_size, capacity));
         let mut observation = self.sampled(Workload::Generation, &steps, &probe, emit, || {
-            let tokens = generate(session.as_mut(), spec, &mut ids, &clock)?;
-            let total_ns = tokens.first_ns + tokens.gaps_ns.iter().sum::<u64>();
-            Ok(StepTimes { total_ns, tokens: Some(tokens), ..StepTimes::default() })
+            generate(session.as_mut(), spec, &mut ids, &clock)
         })?;
         if self.once {
             emit(Event::Observed(observation));
@@ -287,6 +285,7 @@ impl Bench<'_> {
         Ok(Observation {
             warmup_ns: of(&measured.warmup, |time| time.total_ns),
             samples_ns: of(&measured.samples, |time| time.total_ns),
+            returned_ns: of(&measured.samples, |time| time.returned_ns),
             ended_by: Some(measured.ended_by),
             warmup_at_ns: of(&measured.warmup, |time| time.at_ns),
             samples_at_ns: of(&measured.samples, |time| time.at_ns),
@@ -333,13 +332,18 @@ fn generate(
     spec: &GenerationSpec,
     ids: &mut Ids,
     clock: &Clock,
-) -> Result<TokenTimes, Failure> {
+) -> Result<StepTimes, Failure> {
     let prompt = ids.next(spec.batch_size, spec.prompt_tokens);
     let tokens: Vec<_> = (1..spec.new_tokens).map(|_| ids.next(spec.batch_size, 1)).collect();
     session.restart();
-    let (_logits, first_ns) = clock.time(|| session.feed(prompt))?;
-    let gaps = tokens.into_iter().map(|token| clock.time(|| session.feed(token)).map(|(_logits, ns)| ns));
-    Ok(TokenTimes { first_ns, gaps_ns: gaps.collect::<Result<_, _>>()? })
+    let (_logits, first) = clock.time(|| session.feed(prompt))?;
+    let (mut all, mut gaps_ns) = (first, Vec::with_capacity(tokens.len()));
+    for token in tokens {
+        let (_logits, gap) = clock.time(|| session.feed(token))?;
+        all = all + gap;
+        gaps_ns.push(gap.total_ns);
+    }
+    Ok(StepTimes { tokens: Some(TokenTimes { first_ns: first.total_ns, gaps_ns }), ..StepTimes::of(all) })
 }
 
 /// The two clocks of all samples.

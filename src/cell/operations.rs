@@ -110,14 +110,14 @@ impl Bench<'_> {
         let probe = MemoryProbe::new(self.backend, &self.device);
         let once = || {
             let inputs = tracked(inputs, pass);
-            let (_results, ns) = clock.time(|| {
+            let (_results, span) = clock.time(|| {
                 let y = compute(&inputs);
                 match pass {
                     Pass::Forward => (Some(y), None),
                     Pass::ForwardBackward => (None, Some(weighed(y).backward())),
                 }
             })?;
-            Ok(ns)
+            Ok(span.total_ns)
         };
         let steps = &self.spec.steps;
         let times = |count: usize| (0..count).map(|_| once()).collect::<Result<Vec<u64>, Failure>>();

@@ -80,7 +80,7 @@ fn fastest<R>(device: &Device, work: impl Fn() -> R) -> Result<u64, Failure> {
     let clock = Clock::new(device);
     let mut fastest = u64::MAX;
     for _ in 0..RUNS {
-        fastest = fastest.min(clock.time(&work)?.1);
+        fastest = fastest.min(clock.time(&work)?.1.total_ns);
     }
     Ok(fastest)
 }

@@ -90,8 +90,8 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
             let mut steps = Steps::of(model.as_ref(), by_hand.then_some(seq), &device, bench.replays);
             let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, || {
                 let input = input();
-                let (_computed, total_ns) = clock.time(|| steps.run(input))?;
-                Ok(StepTimes { total_ns, ..StepTimes::default() })
+                let (_computed, span) = clock.time(|| steps.run(input))?;
+                Ok(StepTimes::of(span))
             })?;
             if bench.once {
                 emit(Event::Observed(observation));
@@ -111,10 +111,9 @@ pub(super) fn run(bench: &Bench, spec: &TrainingSpec, emit: &mut dyn FnMut(Event
             let mut optimizer: ModuleOptimizer = AdamWConfig::new().init();
             let mut observation = bench.sampled(Workload::Training, &spec.steps, &probe, emit, || {
                 let input = input();
-                let (gradients, backward_ns) = clock.time(|| model.loss(input).backward())?;
-                let ((), optimizer_ns) = clock.time(|| update(model.as_mut(), &mut optimizer, gradients))?;
-                let total_ns = backward_ns + optimizer_ns;
-                Ok(StepTimes { total_ns, optimizer_ns: Some(optimizer_ns), ..StepTimes::default() })
+                let (gradients, backward) = clock.time(|| model.loss(input).backward())?;
+                let ((), optimized) = clock.time(|| update(model.as_mut(), &mut optimizer, gradients))?;
+                Ok(StepTimes { optimizer_ns: Some(optimized.total_ns), ..StepTimes::of(backward + optimized) })
             })?;
             if bench.once {
                 emit(Event::Observed(observation));

@@ -1,9 +1,27 @@
+use std::ops::Add;
 use std::time::Instant;
 
 use burn::tensor::Device;
 
 use super::nanoseconds;
 use crate::spec::{Failure, FailureKind};
+
+/// Wall clock of some work, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Until the device had done it.
+    pub total_ns: u64,
+    /// Until its calls returned: from then on only the device was waited for. What fusion has yet to launch by then comes after.
+    pub returned_ns: u64,
+}
+
+impl Add for Span {
+    type Output = Self;
+
+    fn add(self, next: Self) -> Self {
+        Self { total_ns: self.total_ns + next.total_ns, returned_ns: self.returned_ns + next.returned_ns }
+    }
+}
 
 /// The wall clock, synchronised with a device: nothing is running when it starts or stops.
 pub struct Clock<'a>(&'a Device);
@@ -15,16 +33,17 @@ impl<'a> Clock<'a> {
         Self(device)
     }
 
-    /// Runs `work` and returns what it returned with its wall clock in nanoseconds.
+    /// Runs `work` and returns what it returned with its wall clock.
     ///
     /// `work` must return its result instead of dropping it: fusion never computes what nobody holds any more when the
     /// device is synchronised.
-    pub fn time<R>(&self, work: impl FnOnce() -> R) -> Result<(R, u64), Failure> {
+    pub fn time<R>(&self, work: impl FnOnce() -> R) -> Result<(R, Span), Failure> {
         self.sync()?;
         let start = Instant::now();
         let result = work();
+        let returned_ns = nanoseconds(start.elapsed());
         self.sync()?;
-        Ok((result, nanoseconds(start.elapsed())))
+        Ok((result, Span { total_ns: nanoseconds(start.elapsed()), returned_ns }))
     }
 
     /// Waits until the device has done everything it was given.
@@ -50,7 +69,7 @@ mod tests {
             let products = |count: usize| {
                 let best = (0..5).map(|_| {
                     let work = || (0..count).fold(x.clone(), |y, _| y.matmul(x.clone()) / 256.0);
-                    clock.time(work).expect("the device synchronises").1
+                    clock.time(work).expect("the device synchronises").1.total_ns
                 });
                 best.min().expect("five runs")
             };

@@ -28,7 +28,7 @@ pub fn device_clock<R: Send + 'static>(
             return Ok(Reading::missing("the device's clock carried no measurement"));
         };
         device_ns.push(nanoseconds(ticks.duration()));
-        wall_ns.push(wall);
+        wall_ns.push(wall.total_ns);
     }
     Ok(Reading::Read(DeviceClock { device_ns, wall_ns }))
 }

@@ -14,7 +14,7 @@ mod throughput;
 
 use std::time::Duration;
 
-pub use clock::Clock;
+pub use clock::{Clock, Span};
 pub use device_clock::{HOST_CLOCK, device_clock};
 pub use memory::MemoryProbe;
 pub use sensors::{Machine, Sensors, State};

@@ -1,5 +1,6 @@
 use std::time::{Duration, Instant};
 
+use super::clock::Span;
 use super::disturbance::Watch;
 use super::sensors::Sensors;
 use crate::spec::{CardReading, Disturbance, Ending, Event, Failure, Phase, Reading, StepSpec, Stopping, Workload};
@@ -14,6 +15,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 pub struct StepTimes {
     /// The whole step.
     pub total_ns: u64,
+    /// Until its calls returned.
+    pub returned_ns: u64,
     /// The optimiser's part of it.
     pub optimizer_ns: Option<u64>,
     /// Its tokens, for generation.
@@ -22,6 +25,14 @@ pub struct StepTimes {
     pub memory: Option<Result<u64, String>>,
     /// When it began, on the time axis of the sensors.
     pub at_ns: u64,
+}
+
+impl StepTimes {
+    /// A step of no more than that.
+    #[must_use]
+    pub fn of(span: Span) -> Self {
+        Self { total_ns: span.total_ns, returned_ns: span.returned_ns, ..Self::default() }
+    }
 }
 
 /// Wall clock of one generation's tokens, in nanoseconds.

@@ -30,6 +30,7 @@ fn pooled(rounds: &[Observation]) -> Option<Observation> {
     let mut all = rounds.first()?.clone();
     for round in &rounds[1..] {
         all.samples_ns.extend(&round.samples_ns);
+        all.returned_ns.extend(&round.returned_ns);
         if let (Some(all), Some(times)) = (&mut all.optimizer_ns, &round.optimizer_ns) {
             all.extend(times);
         }

@@ -71,7 +71,8 @@ pub struct Execution {
     pub kernels_ms: Option<f64>,
     /// From the step's first work on the device to its last, on the device's clock: median, in milliseconds.
     pub device_ms: Option<f64>,
-    /// Share of the wall clock in which the device ran no kernel: `(1 - kernels_ms / median sample) * 100`.
+    /// Share of the wall clock in which the device ran no kernel: `(1 - kernels_ms / median sample) * 100`. Of a replayed graph, which
+    /// the device begins when the call that launches it returns: `median time until the calls returned / median sample * 100`.
     pub host_overhead_percent: Option<f64>,
     /// Why figures are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +91,11 @@ impl Execution {
             kernels.filter(|_| !replayed).and_then(|kernels| kernels.iter().map(|kernel| kernel.device_ns).sum());
         let kernels_ms = timed.map(|time| time as f64 / NS_PER_MS);
         let wall_ms = median(&observation.samples_ns).map(|time| time / NS_PER_MS).filter(|time| *time > 0.0);
+        let host_ms = if replayed {
+            median(&observation.returned_ns).map(|time| time / NS_PER_MS)
+        } else {
+            kernels_ms.zip(wall_ms).map(|(kernels, wall)| wall - kernels)
+        };
         let mut reasons: Vec<&str> = Vec::new();
         if let Reading::Missing { reason } = &observation.launches {
             reasons.push(reason);
@@ -119,7 +125,7 @@ impl Execution {
                 .value()
                 .and_then(|clock| median(&clock.device_ns))
                 .map(|ns| ns / NS_PER_MS),
-            host_overhead_percent: kernels_ms.zip(wall_ms).map(|(kernels, wall)| (1.0 - kernels / wall) * 100.0),
+            host_overhead_percent: host_ms.zip(wall_ms).map(|(host, wall)| host / wall * 100.0),
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
         }
     }
@@ -223,6 +229,21 @@ mod tests {
         let some = observed(vec![kernel(3, Some(4_000_000), false), kernel(1, None, true)]);
         assert_eq!((some.kernels_ms, some.host_overhead_percent), (None, None));
         assert!(some.reason.is_some());
+    }
+
+    #[test]
+    fn of_a_replayed_graph_it_is_what_launches_it() {
+        let replayed = |returned_ns: Vec<u64>| {
+            Execution::of(&Observation {
+                samples_ns: vec![10_000_000, 12_000_000, 10_000_000],
+                returned_ns,
+                replayed: Some(true),
+                ..observation()
+            })
+        };
+        assert_eq!(replayed(vec![2_000_000, 2_500_000, 9_000_000]).host_overhead_percent, Some(25.0));
+        // Results of before know no such time.
+        assert_eq!(replayed(Vec::new()).host_overhead_percent, None);
     }
 
     #[test]

@@ -158,6 +158,9 @@ pub struct Observation {
     pub warmup_ns: Vec<u64>,
     /// Wall clock of every sample; for generation the whole iteration.
     pub samples_ns: Vec<u64>,
+    /// Wall clock of every sample until its calls returned, the device perhaps still at work; the sum over all tokens for generation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub returned_ns: Vec<u64>,
     /// What ended the samples, if the child says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_by: Option<Ending>,
@@ -219,6 +222,7 @@ impl Observation {
             workload,
             warmup_ns: Vec::new(),
             samples_ns: Vec::new(),
+            returned_ns: Vec::new(),
             ended_by: None,
             warmup_at_ns: Vec::new(),
             samples_at_ns: Vec::new(),
