@@ -51,9 +51,9 @@ const EVERYWHERE: [usize; 4] = [4, 1, 32, 1];
 const FEW_ROWS: [usize; 4] = [2, 1, 32, 2];
 const MANY_ROWS: [usize; 4] = [4, 2, 32, 1];
 
-/// A tile that tests ask for, where it fits.
+/// A tile that tests ask for, where it fits, and most slots.
 #[cfg(test)]
-pub(super) static FORCED: std::sync::Mutex<Option<[usize; 4]>> = std::sync::Mutex::new(None);
+pub(super) static FORCED: std::sync::Mutex<Option<([usize; 4], usize)>> = std::sync::Mutex::new(None);
 
 /// Tiles of matrix products that the tuner may choose.
 #[cfg(test)]
@@ -101,10 +101,10 @@ pub(super) fn backward(pass: Backward) {
 
 fn chosen<P: Pass>(tuner: &'static LocalTuner<Question, CubeTuneId>, pass: P) {
     #[cfg(test)]
-    if let Some(forced) = *FORCED.lock().unwrap()
+    if let Some((forced, slots)) = *FORCED.lock().unwrap()
         && let Some(tile) = matrix_tile(&pass, forced)
     {
-        return pass.launch(Choice::Matrices(tile));
+        return pass.launch(Choice::Matrices(MatrixTile { slots: tile.slots.min(slots), ..tile }));
     }
     let (at, like) = pass.places();
     let question = question(&pass);
@@ -156,7 +156,7 @@ impl Candidate {
 
 fn matrix_tile<P: Pass>(pass: &P, tile: [usize; 4]) -> Option<MatrixTile> {
     let (at, like) = pass.places();
-    MatrixTile::of(&like.client, at, like.dtype, tile, P::STAYING)
+    MatrixTile::of::<P>(&like.client, at, like.dtype, tile)
 }
 
 fn question<P: Pass>(pass: &P) -> Question {

@@ -31,6 +31,8 @@ pub(super) trait Pass: Clone + Send + Sync + 'static {
     const BUFFERS: [usize; 2];
     /// Matrices whose rows stay with a cube.
     const STAYING: usize;
+    /// Most steps of rows that pass by for which a cube's memory has room: one that is worked on, and those that arrive meanwhile.
+    const MOST_SLOTS: usize;
 
     /// Sizes, and a tensor of the element type.
     fn places(&self) -> (&Packed, &CubeTensor);
@@ -53,6 +55,7 @@ pub(super) struct Forward {
 impl Pass for Forward {
     const BUFFERS: [usize; 2] = [2, 1];
     const STAYING: usize = 1;
+    const MOST_SLOTS: usize = 3;
 
     fn places(&self) -> (&Packed, &CubeTensor) {
         (&self.at, &self.queries)
@@ -114,6 +117,7 @@ pub(super) struct Backward {
 impl Pass for Backward {
     const BUFFERS: [usize; 2] = [4, 2];
     const STAYING: usize = 2;
+    const MOST_SLOTS: usize = 2;
 
     fn places(&self) -> (&Packed, &CubeTensor) {
         (&self.at, &self.qkv)
@@ -225,21 +229,21 @@ impl Tile {
 
 impl MatrixTile {
     /// The tile for a device that multiplies matrices of this type, if it does, heads are of a width it can take, and a
-    /// cube's memory holds what passes by and what stays, `matrices` of each.
-    pub fn of(
+    /// cube's memory holds what stays and two steps or more of what passes by.
+    pub fn of<P: Pass>(
         client: &Client,
         at: &Packed,
         dtype: DType,
         [planes, lefts, passing, shares]: [usize; 4],
-        matrices: usize,
     ) -> Option<Self> {
-        let tile = Self { planes, lefts, passing, shares, sizes: at.sizes() };
+        let tile = |slots: usize| Self { planes, lefts, passing, shares, slots, sizes: at.sizes() };
         // Wider heads leave fewer registers for what passes by.
         let most = if at.head_dim > 64 { 32 } else { 64 };
         let memory = client.properties().hardware.max_shared_memory_size;
         let fits =
             at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && lefts * passing <= 2 * most && passing <= most;
-        (fits && tile.memory(matrices) <= memory && multiplies(client, dtype)).then_some(tile)
+        let tile = (2..=P::MOST_SLOTS).rev().map(tile).find(|tile| tile.memory(P::STAYING) <= memory)?;
+        (fits && multiplies(client, dtype)).then_some(tile)
     }
 
     /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.

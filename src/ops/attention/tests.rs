@@ -113,8 +113,8 @@ fn every_tile_agrees() {
         ([1, 200], 64, Heads { query: 6, key_value: 2 }),
         ([1, 301], 128, Heads { query: 4, key_value: 1 }),
     ];
-    for tile in choice::tiles() {
-        *choice::FORCED.lock().unwrap() = Some(tile);
+    for forced in choice::tiles().flat_map(|tile| [(tile, 2), (tile, 3)]) {
+        *choice::FORCED.lock().unwrap() = Some(forced);
         for ([batch, seq], head_dim, heads) in cases {
             let width = heads.packed() * head_dim;
             assert_everywhere(&[random([batch, seq, width], 1)], true, |x| {

@@ -6,8 +6,8 @@ use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
 use super::{
-    COLUMNS, MatrixTile, PAIR, PLANE, Part, SLOTS, add_weighed, arrived, arrived_but, close_group, copy, exp2, exp2_of,
-    gift, hide, keep, kept_products, products, row_max, row_sum, zeros,
+    COLUMNS, MatrixTile, PAIR, PLANE, Part, add_weighed, arrived, arrived_but, close_group, copy, exp2, exp2_of, gift,
+    hide, keep, kept_products, products, row_max, row_sum, zeros,
 };
 use crate::ops::attention::places::{NEVER, Places, head_in_turn, late_tile_in_turn, row_at};
 
@@ -27,7 +27,8 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
-    let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
+    let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
+    let (step, slots) = comptime!((tile.step(), tile.slots));
     let head = head_in_turn(tile.sizes);
     let lane = UNIT_POS_X as usize % PLANE;
     let (g, t) = (lane / 4, lane % 4);
@@ -41,19 +42,19 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     let scale = scale * LOG2_E;
 
     let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(SLOTS * step * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(SLOTS * step * tile.stride()), 16usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.stride()), 16usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.stride()), 16usize);
     copy::<F, W>(queries, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(keys, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
     close_group();
     #[unroll]
-    for i in 0..comptime!(SLOTS - 1) {
+    for i in 0..comptime!(slots - 1) {
         let (next, here) = (comptime!((i + 1) * step), comptime!(i * step));
         copy::<F, W>(keys, &mut k, next, &head, next.runtime(), end_key, &at, Part::Keys, step, tile);
         copy::<F, W>(values, &mut v, here, &head, here.runtime(), end_key, &at, Part::Values, step, tile);
         close_group();
     }
-    arrived_but(comptime!(SLOTS - 1));
+    arrived_but(comptime!(slots - 1));
 
     // Of each of a unit's rows, `2 r + j` being row `16 r + 8 j + g` of its plane. No score that does not count comes close
     // to the first largest ones.
@@ -73,14 +74,14 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     // Scores are one step of keys ahead of the values, so that their products are computed beside exponentials.
     let kept = keep::<F, W, P>(&q, plane_row, tile);
     let mut scores = kept_products::<F, W, P>(&kept, &k, share_key, tile);
-    arrived_but(comptime!(SLOTS - 2));
+    arrived_but(comptime!(slots - 2));
     for first_key in range_stepped(0, end_key, step) {
         let number = first_key / step;
-        let (here, next) = (number % SLOTS * step, (number + 1) % SLOTS * step);
-        let last = (number + comptime!(SLOTS - 1)) % SLOTS * step;
+        let (here, next) = (number % slots * step, (number + 1) % slots * step);
+        let last = (number + comptime!(slots - 1)) % slots * step;
         let first_mine = first_key + share_key;
         let (values_to_come, keys_to_come) =
-            (first_key + comptime!((SLOTS - 1) * step), first_key + comptime!(SLOTS * step));
+            (first_key + comptime!((slots - 1) * step), first_key + comptime!(slots * step));
         copy::<F, W>(keys, &mut k, here, &head, keys_to_come, end_key, &at, Part::Keys, step, tile);
         copy::<F, W>(values, &mut v, last, &head, values_to_come, end_key, &at, Part::Values, step, tile);
         close_group();
@@ -137,7 +138,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
         for i in 0..comptime!(2 * tile.lefts * columns) {
             scores[i] = next_scores[i];
         }
-        arrived_but(comptime!(SLOTS - 2));
+        arrived_but(comptime!(slots - 2));
     }
     if comptime!(tile.shares > 1) {
         // What follows may lie where copies that nobody waits for arrive.

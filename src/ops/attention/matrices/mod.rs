@@ -45,10 +45,6 @@ pub(super) const WIDE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
-/// Steps of keys that a forward cube's memory has room for: one that is worked on, and those that arrive meanwhile.
-/// Backward has room for two, with twice as much that stays.
-const SLOTS: usize = 3;
-
 /// Rows of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {

@@ -1,4 +1,4 @@
-use super::{COLUMNS, DEPTH, PLANE, ROWS, SLOTS, WIDE};
+use super::{COLUMNS, DEPTH, PLANE, ROWS, WIDE};
 use crate::ops::attention::places::Sizes;
 
 /// What one cube works on.
@@ -13,6 +13,8 @@ pub(in crate::ops::attention) struct MatrixTile {
     /// Planes that have the same rows, other keys passing by each; what they have is put together at the end. Keys that stay
     /// have one plane alone.
     pub shares: usize,
+    /// Steps of what passes by that a cube's memory has room for: one that is worked on, and one or two that arrive meanwhile.
+    pub slots: usize,
     pub sizes: Sizes,
 }
 
@@ -52,11 +54,9 @@ impl MatrixTile {
         self.sizes.head_dim / WIDE + 1
     }
 
-    /// Bytes of a cube's memory for `matrices` whose rows stay, one forward and two backward, for two whose rows pass by, and for
-    /// what givers leave.
+    /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, and for what givers leave.
     pub fn memory(self, matrices: usize) -> usize {
-        let slots = if matrices == 1 { SLOTS } else { 2 };
-        let rows = matrices * self.staying() + 2 * slots * self.step();
+        let rows = matrices * self.staying() + 2 * self.slots * self.step();
         let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
         rows * self.stride() * 16 + 4 * given
     }
@@ -74,5 +74,17 @@ impl MatrixTile {
     /// Where results have it.
     pub(super) fn result(self, row: usize, column: usize) -> usize {
         2 * (row / 2 * (self.sizes.head_dim / COLUMNS) + column) + row % 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wide_heads_leave_cards_with_less_memory_one_step_that_arrives() {
+        let sizes = Sizes { query: 16, key_value: 4, head_dim: 128 };
+        let bytes = |slots| MatrixTile { planes: 2, lefts: 1, passing: 32, shares: 2, slots, sizes }.memory(1);
+        assert!(bytes(2) <= 99 * 1024 && 99 * 1024 < bytes(3), "{} and {}", bytes(2), bytes(3));
     }
 }
