@@ -2,7 +2,7 @@
 
 use super::Style;
 use super::table::table;
-use super::units::{MISSING, megabytes, or_missing, percent, time};
+use super::units::{MISSING, megabytes, or_missing, time};
 use crate::record::{CellRecord, Results};
 
 /// The ledger's tables; empty where no cell tuned.
@@ -79,7 +79,7 @@ fn execution(results: &Results, cells: &[&CellRecord]) -> String {
                 total.steady_from_step.map_or_else(|| MISSING.to_owned(), |step| format!("step {}", step + 1)),
                 if execution.replayed == Some(true) { format!("{launches} + graph") } else { launches },
                 or_missing(execution.fused_percent, |share| format!("{share:.0} %")),
-                or_missing(execution.host_overhead_percent, percent),
+                or_missing(execution.host_overhead_percent, |share| format!("{share:.0} %")),
                 pays.unwrap_or_default(),
                 match total.growth_bytes_per_step {
                     Some(bytes) => format!("grows {}/step", megabytes(bytes / f64::from(1 << 20))),
