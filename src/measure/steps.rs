@@ -28,7 +28,7 @@ pub struct StepTimes {
 }
 
 impl StepTimes {
-    /// A step of no more than that.
+    /// A step of which nothing else is known.
     #[must_use]
     pub fn of(span: Span) -> Self {
         Self { total_ns: span.total_ns, returned_ns: span.returned_ns, ..Self::default() }

@@ -1,5 +1,7 @@
 //! A device's own recording of what it was given to do.
 
+use std::thread::{self, ThreadId};
+
 use burn::backend::{Backend, Dispatch, DispatchDevice, DispatchGraph, ExecutionError};
 use burn::tensor::Device;
 
@@ -11,6 +13,8 @@ const EARLIER_RUNS: usize = 3;
 pub struct DeviceGraph {
     device: DispatchDevice,
     graph: DispatchGraph,
+    /// Whose stream it was recorded on and is launched on.
+    thread: ThreadId,
 }
 
 impl DeviceGraph {
@@ -18,19 +22,27 @@ impl DeviceGraph {
     /// which the graph writes.
     pub fn record<T>(device: &Device, mut work: impl FnMut() -> T) -> (Option<Self>, T) {
         let device = device.as_dispatch();
-        // What has to be made ready and fails is told where recording begins.
+        // A device without graphs says so here and where recording begins.
         let _ = Dispatch::graph_prepare(device);
         for _ in 0..EARLIER_RUNS {
             // Fusion never computes what nobody holds any more when the device is synchronised.
             let _held = work();
-            let _ = Dispatch::sync(device);
+            if let Err(error) = Dispatch::sync(device) {
+                tracing::warn!("work that is to be recorded failed: {error}");
+            }
         }
-        if Dispatch::graph_start_capture(device).is_err() {
+        if let Err(error) = Dispatch::graph_start_capture(device) {
+            tracing::debug!("nothing is recorded: {error}");
             return (None, work());
         }
         let result = work();
-        let graph = Dispatch::graph_stop_capture(device).ok();
-        (graph.map(|graph| Self { device: device.clone(), graph }), result)
+        match Dispatch::graph_stop_capture(device) {
+            Ok(graph) => (Some(Self { device: device.clone(), graph, thread: thread::current().id() }), result),
+            Err(error) => {
+                tracing::warn!("a recording failed, the work is launched instead: {error}");
+                (None, result)
+            }
+        }
     }
 
     /// Launches what was recorded.
@@ -38,10 +50,15 @@ impl DeviceGraph {
     /// # Safety
     ///
     /// What the recorded run read and wrote has to be alive until the device has run the graph, and to be used by this
-    /// thread alone. This thread must have given the device nothing that still waits to be fused and that touches it.
+    /// thread alone, which has given the device nothing that touches it and still waits to be fused.
+    ///
+    /// # Panics
+    ///
+    /// On another thread than that which recorded.
     pub unsafe fn launch(&self) -> Result<(), ExecutionError> {
+        assert_eq!(self.thread, thread::current().id(), "a graph is launched by the thread that recorded it");
         match (&self.device, &self.graph) {
-            // Past fusion, which would be asked for what waits.
+            // Not through fusion, whose thread would be asked to launch what waits there first.
             #[cfg(feature = "cubecl")]
             // SAFETY: as of this function.
             (DispatchDevice::Cube(device), DispatchGraph::Cube(graph)) => unsafe {

@@ -39,7 +39,7 @@ impl Session for Generation<'_> {
 /// Generation whose prefill and decode steps are recorded and replayed.
 pub(super) struct ReplayedGeneration<'a> {
     decoder: &'a Decoder,
-    caches: Held<Vec<LayerCache>>,
+    caches: Caches,
     length: usize,
     capacity: usize,
     prefill: Option<Replay<'a, Tensor<2>>>,
@@ -49,7 +49,7 @@ pub(super) struct ReplayedGeneration<'a> {
 impl<'a> ReplayedGeneration<'a> {
     pub fn new(decoder: &'a Decoder, batch: usize, capacity: usize) -> Self {
         let shared = &decoder.shared;
-        let caches = Held::new(decoder.caches(batch, capacity));
+        let caches = Caches(Arc::new(Mutex::new(decoder.caches(batch, capacity))));
         let tables = match &shared.tables {
             Some(tables) => tables.clone(),
             None => shared.tables(0..capacity),
@@ -103,22 +103,13 @@ impl Session for ReplayedGeneration<'_> {
     }
 }
 
-/// A value that recorded work and its owner share.
-struct Held<T>(Arc<Mutex<T>>);
+/// Caches that recorded work and its owner share.
+#[derive(Clone)]
+struct Caches(Arc<Mutex<Vec<LayerCache>>>);
 
-impl<T> Held<T> {
-    fn new(value: T) -> Self {
-        Self(Arc::new(Mutex::new(value)))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, T> {
+impl Caches {
+    fn lock(&self) -> MutexGuard<'_, Vec<LayerCache>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<T> Clone for Held<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
     }
 }
 

@@ -15,6 +15,7 @@ pub struct Replay<'a, T> {
 }
 
 struct Recording<T> {
+    /// Dropped before the memory that it reads and writes.
     graph: Option<DeviceGraph>,
     /// What the graph reads.
     inputs: RecordedInput,
@@ -35,7 +36,7 @@ impl<'a, T> Replay<'a, T> {
     }
 
     /// The work's result for `ids` at `position`; the next run overwrites it. Ids of a new shape are recorded first,
-    /// for which the work runs several times.
+    /// for which the work runs several times. Ids are made, and all runs are asked for, by one thread.
     pub fn run(&mut self, ids: Tensor<2, Int>, position: usize) -> &T {
         if self.is_new(&ids) {
             self.recording = None;

@@ -71,8 +71,9 @@ pub struct Execution {
     pub kernels_ms: Option<f64>,
     /// From the step's first work on the device to its last, on the device's clock: median, in milliseconds.
     pub device_ms: Option<f64>,
-    /// Share of the wall clock in which the device ran no kernel: `(1 - kernels_ms / median sample) * 100`. Of a replayed graph, which
-    /// the device begins when the call that launches it returns: `median time until the calls returned / median sample * 100`.
+    /// Share of the wall clock in which the device ran no kernel: `(1 - kernels_ms / median sample) * 100`. Of a replayed graph,
+    /// which the device begins before the call that launches it returns, at most: `median time until the calls returned / median
+    /// sample * 100`; what is idle within the graph is not in it.
     pub host_overhead_percent: Option<f64>,
     /// Why figures are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_replayed_graph_it_is_what_launches_it() {
+    fn a_replayed_graph_waits_for_the_calls_that_launch_it() {
         let replayed = |returned_ns: Vec<u64>| {
             Execution::of(&Observation {
                 samples_ns: vec![10_000_000, 12_000_000, 10_000_000],

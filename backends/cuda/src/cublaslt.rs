@@ -17,9 +17,8 @@ use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments};
 use cudarc::cublaslt::{result, sys};
 use cudarc::driver::sys::{CUcontext, CUstream};
-use cudarc::driver::{DriverError, result as driver};
 
-use crate::stream::{elapsed, is_cuda, is_recorded, refused};
+use crate::stream::{context, elapsed, is_cuda, is_recorded, make_current, refused};
 
 /// Memory that the library may work in: 4 MiB, and for products of at least 2^33 multiplications 32 MiB.
 const WORKSPACE: [usize; 2] = [4 << 20, 32 << 20];
@@ -155,22 +154,9 @@ pub fn multiply(a: &CubeTensor, b: &CubeTensor, residual: Option<&CubeTensor>, t
     Ok(())
 }
 
-/// Makes the context this thread's.
-fn make_current(context: CUcontext) -> Result<(), DriverError> {
-    // SAFETY: the context lives as long as the process.
-    unsafe { driver::ctx::set_current(context) }
-}
-
 impl Library {
     fn new(device: u16) -> Result<Self, String> {
-        let context = || {
-            driver::init()?;
-            let device = driver::device::get(i32::from(device))?;
-            // SAFETY: the primary context lives as long as the process, as CubeCL retains it too.
-            let context = unsafe { driver::primary_ctx::retain(device)? };
-            make_current(context).map(|()| context)
-        };
-        let context = context().map_err(refused)?;
+        let context = context(device)?;
         let handle = result::create_handle().map_err(told)?;
         Ok(Self { context, handle, plans: HashMap::new(), workspaces: Vec::new() })
     }

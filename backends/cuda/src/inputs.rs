@@ -1,8 +1,8 @@
-//! What a recorded step reads, put in place by a kernel of our own: CubeCL takes the host three times as long to launch one
-//! of its own, which a replayed step of a small model waits for.
+//! What a recorded step reads, put in place by a kernel that CubeCL does not prepare: its preparation takes the host longer than
+//! many a launch, and a replayed step of a small model waits for it (docs/results/h200.md).
 
-use std::collections::HashMap;
-use std::ffi::c_void;
+use std::collections::BTreeMap;
+use std::ffi::{CString, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use burn::backend::TensorMetadata;
@@ -15,7 +15,7 @@ use cubecl::server::KernelArguments;
 use cudarc::driver::result as driver;
 use cudarc::driver::sys::{CUfunction, CUstream};
 
-use crate::stream::{is_cuda, refused};
+use crate::stream::{context, is_cuda, refused};
 
 /// The name its launches are counted under.
 const KERNEL: &str = "recorded_input_place";
@@ -66,63 +66,67 @@ end:
 }
 \0";
 
-/// The kernel as it was loaded for a context; it lives as long as the process.
+/// The kernel in a device's primary context; it lives as long as the process.
+#[derive(Clone, Copy)]
 struct Loaded(CUfunction);
 
 // SAFETY: a function may be launched from any thread.
 unsafe impl Send for Loaded {}
+// SAFETY: nothing changes it.
+unsafe impl Sync for Loaded {}
 
-/// By the address of the context.
-static LOADED: Mutex<Option<HashMap<usize, Loaded>>> = Mutex::new(None);
+/// By the device's number.
+static LOADED: Mutex<BTreeMap<u16, Result<Loaded, String>>> = Mutex::new(BTreeMap::new());
 
 /// `ids [rows, columns]`, row by row without gaps, into `held [rows, columns]`, and `at` into `position [1]`. `Err` if the
-/// device is not CUDA's or numbers have other than 32 bits; nothing is launched then.
+/// device is not CUDA's, numbers do not lie so or have other than 32 bits, places need more, or the kernel cannot be loaded; nothing
+/// is launched then.
 pub fn place(ids: &CubeTensor, held: &CubeTensor, position: &CubeTensor, at: usize) -> Result<(), String> {
     if !is_cuda(&held.client) {
         return Err("the device is not CUDA's".to_owned());
     }
-    let apart = held.meta.strides();
-    if [ids, held, position].iter().any(|tensor| tensor.dtype != DType::I32) || apart[1] != 1 {
-        return Err("numbers have other than 32 bits, or gaps between them".to_owned());
+    let (lies, strides) = (held.shape() == ids.shape() && ids.is_contiguous(), held.meta.strides());
+    if !lies || strides[1] != 1 || position.shape().num_elements() != 1 {
+        return Err("numbers do not lie row by row".to_owned());
     }
+    if [ids, held, position].iter().any(|tensor| tensor.dtype != DType::I32) {
+        return Err("numbers are not of 32 bits".to_owned());
+    }
+    let ([rows, columns], apart) = (ids.shape().dims::<2>(), strides[0]);
     let small = |number: usize| u32::try_from(number).map_err(|_| "numbers are too large for 32 bits".to_owned());
-    let [rows, columns] = ids.shape().dims::<2>();
-    let numbers = [small(rows * columns)?, small(columns)?, small(apart[0])?, small(at)?];
-    small(rows * apart[0])?;
-    let written = |tensor: &CubeTensor| tensor.handle.clone().binding();
-    let arguments = KernelArguments::new()
-        .with_buffer_io(ids.handle.clone().binding(), BufferIOAttr::ReadOnly)
-        .with_buffer_io(written(held), BufferIOAttr::ReadWrite)
-        .with_buffer_io(written(position), BufferIOAttr::WriteOnly);
-    let enqueue = Box::new(move |buffers: &[GpuResource], stream: CUstream| enqueue(buffers, numbers, stream));
+    let numbers = [small(rows * columns)?, small(columns)?, small(apart)?, small(at)?];
+    // The farthest place, too.
+    small(rows * apart)?;
+    let kernel = loaded(held.client.service_id().device.index_id)?;
+    let io = [(ids, BufferIOAttr::ReadOnly), (held, BufferIOAttr::WriteOnly), (position, BufferIOAttr::WriteOnly)];
+    let arguments = io.into_iter().fold(KernelArguments::new(), |arguments, (tensor, io)| {
+        arguments.with_buffer_io(tensor.handle.clone().binding(), io)
+    });
+    let enqueue = Box::new(move |buffers: &[GpuResource], stream: CUstream| enqueue(kernel, buffers, numbers, stream));
     held.client.launch(Box::new(External { name: KERNEL, enqueue }), CubeCount::new_single(), arguments);
     Ok(())
 }
 
-fn enqueue(buffers: &[GpuResource], mut numbers: [u32; 4], stream: CUstream) -> Result<(), String> {
+fn enqueue(kernel: Loaded, buffers: &[GpuResource], mut numbers: [u32; 4], stream: CUstream) -> Result<(), String> {
     let mut addresses = [0, 1, 2].map(|which: usize| buffers[which].ptr);
     let [ids, held, position] = addresses.each_mut().map(|address| std::ptr::from_mut(address).cast::<c_void>());
     let cubes = numbers[0].div_ceil(UNITS).max(1);
     let [elements, columns, apart, at] = numbers.each_mut().map(|number| std::ptr::from_mut(number).cast::<c_void>());
     let mut arguments = [ids, held, position, elements, columns, apart, at];
-    // SAFETY: the arguments are those of the code, the buffers as large as their tensors; what the stream gets later waits.
-    unsafe { driver::launch_kernel(loaded()?, (cubes, 1, 1), (UNITS, 1, 1), 0, stream, &mut arguments) }
-        .map_err(refused)
+    // SAFETY: the arguments are those of the code, and `place` has seen that the buffers hold what they reach; what the stream
+    // gets later waits.
+    unsafe { driver::launch_kernel(kernel.0, (cubes, 1, 1), (UNITS, 1, 1), 0, stream, &mut arguments) }.map_err(refused)
 }
 
-/// The kernel in this thread's context.
-fn loaded() -> Result<CUfunction, String> {
-    let context = driver::ctx::get_current().map_err(refused)?.ok_or("the thread has no context")?;
-    let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = all.get_or_insert_default();
-    if let Some(Loaded(function)) = all.get(&(context as usize)) {
-        return Ok(*function);
-    }
-    // SAFETY: the code ends with a zero.
-    let module = unsafe { driver::module::load_data(CODE.as_ptr().cast()) }.map_err(refused)?;
-    let name = std::ffi::CString::new(KERNEL).expect("a name without zeros");
-    // SAFETY: the module was just loaded and stays.
-    let function = unsafe { driver::module::get_function(module, name) }.map_err(refused)?;
-    all.insert(context as usize, Loaded(function));
-    Ok(function)
+/// The kernel on a device.
+fn loaded(device: u16) -> Result<Loaded, String> {
+    let load = || {
+        context(device)?;
+        // SAFETY: the code ends with a zero.
+        let module = unsafe { driver::module::load_data(CODE.as_ptr().cast()) }.map_err(refused)?;
+        let name = CString::new(KERNEL).expect("a name without zeros");
+        // SAFETY: the module was just loaded and stays.
+        unsafe { driver::module::get_function(module, name) }.map(Loaded).map_err(refused)
+    };
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner).entry(device).or_insert_with(load).clone()
 }

@@ -1,16 +1,34 @@
-//! What a CUDA stream and its client are asked.
+//! What a CUDA device, its streams and its client are asked.
 
 use cubecl::cuda::CudaRuntime;
 use cubecl::prelude::*;
 use cubecl_runtime::runtime::Runtime;
 use cudarc::driver::sys::{
-    CUevent_flags, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
+    CUcontext, CUevent_flags, CUgraphInstantiate_flags, CUstream, CUstreamCaptureMode, CUstreamCaptureStatus,
 };
 use cudarc::driver::{DriverError, result as driver};
 
 /// Whether the client's device is CUDA's.
 pub(crate) fn is_cuda(client: &Client) -> bool {
     client.service_id().service == std::any::TypeId::of::<<CudaRuntime as Runtime>::Server>()
+}
+
+/// The primary context of a device, which CubeCL works in and which lives as long as the process, made this thread's.
+pub(crate) fn context(device: u16) -> Result<CUcontext, String> {
+    let context = || {
+        driver::init()?;
+        let device = driver::device::get(i32::from(device))?;
+        // SAFETY: a primary context is retained as often as one likes.
+        let context = unsafe { driver::primary_ctx::retain(device)? };
+        make_current(context).map(|()| context)
+    };
+    context().map_err(refused)
+}
+
+/// Makes the context this thread's.
+pub(crate) fn make_current(context: CUcontext) -> Result<(), DriverError> {
+    // SAFETY: the context lives as long as the process.
+    unsafe { driver::ctx::set_current(context) }
 }
 
 /// Whether what the stream gets is recorded instead of run.

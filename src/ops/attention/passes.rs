@@ -117,6 +117,7 @@ pub(super) struct Backward {
 impl Pass for Backward {
     const BUFFERS: [usize; 2] = [4, 2];
     const STAYING: usize = 2;
+    // As many as its kernels have.
     const MOST_SLOTS: usize = 2;
 
     fn places(&self) -> (&Packed, &CubeTensor) {
