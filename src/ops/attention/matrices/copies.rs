@@ -1,0 +1,87 @@
+//! Rows on their way into a cube's memory while other things are computed.
+
+use cubecl::prelude::*;
+
+use super::{MatrixTile, WIDE};
+use crate::ops::attention::places::{Head, Places, key_at, query_at, row_at, value_at};
+
+/// Rows of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Queries,
+    Results,
+    Keys,
+    Values,
+}
+
+/// Copies `count` rows from `first` on, to those of the cube's memory from `begin` on; zeros from `end` on. They are on their
+/// way while other things are computed, until [`arrived`] or [`arrived_but`].
+#[cube]
+pub(super) fn copy<F: Float, W: Size>(
+    from: &[Vector<F, W>],
+    to: &mut Shared<[Vector<F, W>]>,
+    begin: usize,
+    head: &Head,
+    first: usize,
+    end: usize,
+    at: &Places,
+    #[comptime] part: Part,
+    #[comptime] count: usize,
+    #[comptime] tile: MatrixTile,
+) {
+    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    #[unroll]
+    for i in 0..comptime!(tile.each(count)) {
+        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
+        let (row, d) = (place / vectors, place % vectors);
+        if row < count {
+            let start = if comptime!(part == Part::Queries) {
+                query_at(head, first + row, at, tile.sizes)
+            } else if comptime!(part == Part::Results) {
+                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+            } else if comptime!(part == Part::Keys) {
+                key_at(head, first + row, at)
+            } else {
+                value_at(head, first + row, at)
+            };
+            let bytes = select(first + row < end, 16u32, 0u32);
+            let (source, target) = (start / WIDE + d, (begin + row) * comptime!(tile.stride()) + d);
+            bring::<F, W>(&from[source..source + 1], &mut to[target..target + 1], bytes);
+        }
+    }
+}
+
+/// Begins to copy a vector of 16 bytes, of which those behind the first `bytes` are zeros (CUDA's PTX ISA, `cp.async`).
+#[cube]
+fn bring<F: Float, W: Size>(from: &[Vector<F, W>], to: &mut [Vector<F, W>], bytes: u32) {
+    gpu_asm!(
+        "{{ .reg .u64 to; cvta.to.shared.u64 to, {}; cp.async.cg.shared.global [to], [{}], 16, {}; }}",
+        mem_out(_) to.as_mut_ptr(),
+        mem_in(_) from.as_ptr(),
+        in(_) bytes,
+        options(explicit_mem)
+    );
+}
+
+/// Waits for what all units of the cube have begun to copy, and for all units.
+#[cube]
+pub(super) fn arrived() {
+    arrived_but(0usize);
+}
+
+/// What a unit has begun to copy since the last time becomes a group.
+#[cube]
+pub(super) fn close_group() {
+    gpu_asm!("cp.async.commit_group;");
+}
+
+/// As [`arrived`], but for the `newest` groups, two at most.
+#[cube]
+pub(super) fn arrived_but(#[comptime] newest: usize) {
+    match comptime!(newest) {
+        0 => gpu_asm!("cp.async.wait_all;"),
+        1 => gpu_asm!("cp.async.wait_group 1;"),
+        _ => gpu_asm!("cp.async.wait_group 2;"),
+    }
+    sync_cube();
+}
