@@ -283,9 +283,9 @@ impl Bench<'_> {
         let by_step: Result<Vec<u64>, String> =
             measured.samples.iter().filter_map(|time| time.memory.clone()).collect();
         Ok(Observation {
-            warmup_ns: of(&measured.warmup, |time| time.total_ns),
-            samples_ns: of(&measured.samples, |time| time.total_ns),
-            returned_ns: of(&measured.samples, |time| time.returned_ns),
+            warmup_ns: of(&measured.warmup, |time| time.span.total_ns),
+            samples_ns: of(&measured.samples, |time| time.span.total_ns),
+            returned_ns: of(&measured.samples, |time| time.span.returned_ns),
             ended_by: Some(measured.ended_by),
             warmup_at_ns: of(&measured.warmup, |time| time.at_ns),
             samples_at_ns: of(&measured.samples, |time| time.at_ns),

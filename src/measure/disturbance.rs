@@ -59,7 +59,7 @@ impl<'a> Watch<'a> {
         }
         let state = self.sensors.read();
         let causes = causes(&self.state, &state, wall_ns);
-        let samples_ns: Vec<u64> = samples[self.first..].iter().map(|sample| sample.total_ns).collect();
+        let samples_ns: Vec<u64> = samples[self.first..].iter().map(|sample| sample.span.total_ns).collect();
         let redone = redo && !causes.is_empty() && samples_ns.len() <= self.redoable;
         if redone {
             self.redoable -= samples_ns.len();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn times(samples: &[StepTimes]) -> Vec<u64> {
-        samples.iter().map(|sample| sample.total_ns).collect()
+        samples.iter().map(|sample| sample.span.total_ns).collect()
     }
 
     fn seen(measured: &Measured) -> Vec<(Vec<u64>, bool)> {
@@ -167,7 +167,7 @@ mod tests {
             redone: true,
         };
         assert_eq!(measured.disturbances, Reading::Read(vec![disturbance]));
-        assert!(measured.samples.iter().all(|sample| sample.at_ns == (sample.total_ns - 1) * STEP_MS * 1_000_000));
+        assert!(measured.samples.iter().all(|sample| sample.at_ns == (sample.span.total_ns - 1) * STEP_MS * 1_000_000));
     }
 
     #[test]
@@ -193,7 +193,11 @@ mod tests {
         let run = |sensors: &Scripted, odd: std::ops::RangeInclusive<u64>| {
             let step = |number| took(if odd.contains(&number) { 5000 } else { 1000 + number % 2 });
             let measured = sampled([0, 100], &narrow, sensors, &mut |_| {}, step);
-            (measured.samples.len(), measured.ended_by, measured.samples.iter().all(|sample| sample.total_ns < 5000))
+            (
+                measured.samples.len(),
+                measured.ended_by,
+                measured.samples.iter().all(|sample| sample.span.total_ns < 5000),
+            )
         };
         assert_eq!(run(&Scripted::busy(250..500), 6..=10), (20, Ending::NarrowEnough, true));
         // The window that ends with the sample at which the interval is narrow enough is itself disturbed.

@@ -9,15 +9,13 @@ use crate::stats::relative_half_width;
 /// Longest silence between two progress events of a phase, if a step does not take longer.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One step: its wall clock in nanoseconds, and what was read after it. All that belongs to a step is here, so that it
+/// One step: its wall clock, and what was read after it. All that belongs to a step is here, so that it
 /// is kept or left out as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepTimes {
     /// The whole step.
-    pub total_ns: u64,
-    /// Until its calls returned.
-    pub returned_ns: u64,
-    /// The optimiser's part of it.
+    pub span: Span,
+    /// The optimiser's part of it, in nanoseconds.
     pub optimizer_ns: Option<u64>,
     /// Its tokens, for generation.
     pub tokens: Option<TokenTimes>,
@@ -31,7 +29,7 @@ impl StepTimes {
     /// A step of which nothing else is known.
     #[must_use]
     pub fn of(span: Span) -> Self {
-        Self { total_ns: span.total_ns, returned_ns: span.returned_ns, ..Self::default() }
+        Self { span, ..Self::default() }
     }
 }
 
@@ -114,7 +112,7 @@ fn narrow_enough(half_width_percent: Option<f64>) -> impl FnMut(&[StepTimes]) ->
             return false;
         };
         asked = samples.len();
-        let times: Vec<f64> = samples.iter().map(|time| time.total_ns as f64).collect();
+        let times: Vec<f64> = samples.iter().map(|time| time.span.total_ns as f64).collect();
         relative_half_width(&times).is_some_and(|share| share * 100.0 <= percent)
     }
 }
@@ -138,7 +136,7 @@ fn run_phase(
     loop {
         let at_ns = sensors.now_ns();
         let time = StepTimes { at_ns, ..step(phase)? };
-        let (done, step_ns) = (times.len() + 1, time.total_ns);
+        let (done, step_ns) = (times.len() + 1, time.span.total_ns);
         times.push(time);
         if done.is_multiple_of(10) || done == steps || reported.elapsed() >= PROGRESS_INTERVAL {
             emit(Event::Progress { workload, phase, step: done, steps, step_ns });
@@ -161,7 +159,7 @@ mod tests {
         let mut emit = |event| events.push(event);
         let measured = sampled([3, 25], &Stopping::default(), &Scripted::quiet(), &mut emit, took);
         assert_eq!((measured.warmup.len(), measured.samples.len()), (3, 25));
-        assert_eq!(measured.samples[0].total_ns, 4);
+        assert_eq!(measured.samples[0].span.total_ns, 4);
         let told: Vec<(Phase, usize)> = events
             .iter()
             .filter_map(|event| match event {

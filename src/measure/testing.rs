@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use burnmark_backend_api::CardState;
 
+use super::clock::Span;
 use super::processors::Load;
 use super::sensors::{Sensors, State};
 use super::{Measured, Sampling, StepTimes, run_steps};
@@ -79,5 +80,5 @@ pub fn sampled(
 
 /// A step that took so long.
 pub fn took(total_ns: u64) -> StepTimes {
-    StepTimes { total_ns, ..StepTimes::default() }
+    StepTimes::of(Span { total_ns, ..Span::default() })
 }
