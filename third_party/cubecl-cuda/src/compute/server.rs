@@ -45,7 +45,7 @@ use std::{collections::HashMap, ffi::c_void, sync::Arc};
 /// stream's end, which the device stamps with its time.
 struct Waited(CUstream);
 
-// SAFETY: a `CUstream` is a handle into the driver rather than thread-affine state.
+// SAFETY: a `CUstream` is a handle into the driver rather than thread-affine state, and a server destroys none of its streams.
 unsafe impl Send for Waited {}
 
 impl Waited {
