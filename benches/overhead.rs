@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use burnmark::CountingAllocator;
-use burnmark::measure::{Clock, Machine, Sampling, StepTimes, run_steps};
+use burnmark::measure::{Clock, Machine, Sampling, Span, StepTimes, run_steps};
 use burnmark::model::{BuildRequest, Model, Registry, Weights};
 use burnmark::record::Environment;
 use burnmark::spec::{Mode, ModelConfig, StepSpec, Stopping, TuningCache, Workload};
@@ -159,8 +159,8 @@ fn harness(
     };
     let sampling = Sampling { workload, steps: &spec, stopping: &Stopping::default(), redo_disturbed: false };
     let start = Instant::now();
-    let measured =
-        run_steps(&sampling, machine, &mut emit, || {}, |_| Ok(StepTimes { total_ns: step(), ..StepTimes::default() }));
+    let mut timed = |_| Ok(StepTimes::of(Span { total_ns: step(), ..Span::default() }));
+    let measured = run_steps(&sampling, machine, &mut emit, || {}, &mut timed);
     black_box(measured.expect("no step fails"));
     start.elapsed().as_nanos() as f64 / steps as f64
 }
