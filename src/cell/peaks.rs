@@ -9,7 +9,7 @@ use super::measure::{dtypes, ensure_supported, opened};
 use crate::backends;
 use crate::measure::Clock;
 #[cfg(feature = "cubecl")]
-use crate::measure::throughput;
+use crate::measure::{reading, throughput};
 use crate::ops;
 use crate::spec::{DeviceSpec, Event, Failure, Peaks, TuningCache};
 
@@ -71,7 +71,11 @@ fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peak
     let probed = Peaks::default();
     let bytes = size as f64;
     flops.push(probed.flops_per_s);
-    let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s];
+    #[cfg(feature = "cubecl")]
+    let alone = reading(device, size)?;
+    #[cfg(not(feature = "cubecl"))]
+    let alone = None;
+    let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s, alone];
     let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
     Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
 }

@@ -5,6 +5,8 @@ mod device_clock;
 mod disturbance;
 mod memory;
 mod processors;
+#[cfg(feature = "cubecl")]
+mod reading;
 mod sensors;
 mod steps;
 #[cfg(test)]
@@ -20,7 +22,7 @@ pub use memory::MemoryProbe;
 pub use sensors::{Machine, Sensors, State};
 pub use steps::{Measured, Sampling, StepTimes, TokenTimes, run_steps};
 #[cfg(feature = "cubecl")]
-pub(crate) use throughput::throughput;
+pub(crate) use {reading::reading, throughput::throughput};
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

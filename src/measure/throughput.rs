@@ -10,8 +10,8 @@ use crate::spec::Peaks;
 const TILES: [(u32, u32, u32); 3] = [(16, 16, 16), (16, 16, 8), (8, 8, 4)];
 
 /// Asks the device's probes: the products of its matrix units, or of plain units where those are faster or alone, and
-/// a copy, both directions counted. The probe that only reads is left out: llvmpipe's compiler sees that nobody wants
-/// what was read. What the device has no peak for is `None`, and so is everything of a device without CubeCL.
+/// a copy, both directions counted. The probe that only reads is left out for [`super::reading`]: llvmpipe's compiler sees that
+/// nobody wants what this one read. What the device has no peak for is `None`, and so is everything of a device without CubeCL.
 pub(crate) fn throughput(device: &Device, dtype: DType, tf32: bool) -> Peaks {
     let factors: &[FloatKind] = match dtype {
         DType::F64 => &[FloatKind::F64],

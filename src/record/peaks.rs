@@ -49,7 +49,7 @@ pub struct PeaksRecord {
 /// How a device's peaks are measured: `src/cell/peaks.rs`.
 const SOURCES: [&str; 2] = [
     "fastest of six products of square matrices, and of CubeCL's probes where it has some",
-    "fastest of six sums and six scalings of an array larger than caches, and of CubeCL's probe where it has one",
+    "fastest of six sums and six scalings of an array larger than caches, and on CubeCL of reading alone and of its probe of copies",
 ];
 
 impl PeaksRecord {

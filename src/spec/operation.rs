@@ -145,6 +145,6 @@ pub struct Peaks {
     /// counts.
     pub flops_per_s: Option<f64>,
     /// The faster of a sum over far more than caches hold and an element-wise product of it, in bytes read and written
-    /// a second; on CubeCL devices of its own probes too.
+    /// a second; on CubeCL devices of a kernel that only reads and of its own probes too.
     pub bytes_per_s: Option<f64>,
 }

@@ -1,0 +1,113 @@
+//! How fast a CubeCL device reads when it does nothing else.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Device;
+use cubecl::prelude::*;
+
+use super::Clock;
+use crate::spec::Failure;
+
+/// Numbers of a vector, 16 bytes: as many as a unit reads at once on the devices that read most.
+const WIDTH: usize = 4;
+
+/// Vectors that a unit asks for before it adds up the first.
+const ASKED: usize = 8;
+
+/// Units of a cube.
+const UNITS: u32 = 256;
+
+/// Launches of a run, one behind the other, so that what the host does for the first is lost among them.
+const LAUNCHES: usize = 32;
+
+/// Runs; the fastest counts.
+const RUNS: usize = 3;
+
+/// Bytes a second of a kernel that reads `bytes`, a power of two, from end to end and keeps no more than a sum; `None` on a device without
+/// CubeCL, or whose memory has no room for them.
+///
+/// # Errors
+///
+/// If the device fails.
+pub(crate) fn reading(device: &Device, bytes: usize) -> Result<Option<f64>, Failure> {
+    let DispatchDevice::Cube(cube) = device.as_dispatch() else { return Ok(None) };
+    let client = cube.client();
+    // Given back when they are dropped: no page of a pool grows by them.
+    let (numbers, found) = client.memory_dedicated_allocation((), |()| (client.empty(bytes), client.empty(4)));
+    let units = UNITS.min(client.properties().hardware.max_units_per_cube);
+    let count = bytes / (WIDTH * size_of::<f32>());
+    // SAFETY: the buffer was asked for with so many bytes.
+    let of_numbers = || unsafe { BufferArg::from_raw_parts(numbers.clone(), count) };
+    let shared_out = |each: usize| {
+        let dim = CubeDim::new_1d(units);
+        (cubecl::calculate_cube_count_elemwise(&client, count / each, dim), dim)
+    };
+    let clock = Clock::new(device);
+    let (cubes, dim) = shared_out(1);
+    // Memory that nobody has written need not be there at all.
+    clock.time(|| fill::launch(&client, cubes, dim, WIDTH, of_numbers(), count))?;
+    let mut fastest = u64::MAX;
+    for _ in 0..RUNS {
+        let launches = || {
+            for _ in 0..LAUNCHES {
+                let (cubes, dim) = shared_out(ASKED);
+                // SAFETY: as above.
+                let found = unsafe { BufferArg::from_raw_parts(found.clone(), 1) };
+                read::launch(&client, cubes, dim, WIDTH, of_numbers(), found, count);
+            }
+        };
+        fastest = fastest.min(clock.time(launches)?.1.total_ns);
+    }
+    // Where nothing was launched, nothing was read.
+    let read = client.check([&numbers, &found]).is_ok() && fastest > 0;
+    Ok(read.then(|| (LAUNCHES * bytes) as f64 / (fastest as f64 / 1e9)))
+}
+
+#[cube(launch)]
+fn fill<W: Size>(numbers: &mut [Vector<f32, W>], count: usize) {
+    if ABSOLUTE_POS < count {
+        numbers[ABSOLUTE_POS] = Vector::new(1.0);
+    }
+}
+
+/// What is found is written where it cannot be, which no compiler knows.
+#[cube(launch)]
+fn read<W: Size>(numbers: &[Vector<f32, W>], found: &mut [f32], count: usize) {
+    let first = CUBE_POS * CUBE_DIM as usize * ASKED + UNIT_POS as usize;
+    if first < count {
+        let mut asked = Array::<Vector<f32, W>>::new(ASKED);
+        #[unroll]
+        for i in 0..ASKED {
+            asked[i] = numbers[first + i * CUBE_DIM as usize];
+        }
+        let mut sum = Vector::new(0.0);
+        #[unroll]
+        for i in 0..ASKED {
+            sum += asked[i];
+        }
+        let sum = sum.vector_sum();
+        if sum < 0.0 {
+            found[0] = sum;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::devices;
+
+    /// Were nothing read, as much would take as long as little.
+    #[test]
+    fn what_is_read_takes_time() {
+        for tested in devices() {
+            let ns = |bytes: usize| {
+                let rate = reading(&tested.device, bytes).expect("the device works");
+                rate.map(|rate| bytes as f64 / rate)
+            };
+            let (little, much) = (ns(1 << 22), ns(1 << 28));
+            let reads = matches!(tested.device.as_dispatch(), DispatchDevice::Cube(_));
+            assert_eq!(little.is_some(), reads, "{}", tested.name);
+            assert!(little.zip(much).is_none_or(|(little, much)| much > 4.0 * little), "{}", tested.name);
+        }
+    }
+}
