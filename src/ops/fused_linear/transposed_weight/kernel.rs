@@ -36,12 +36,14 @@ pub(super) const PAIR: usize = 2;
 /// Elements of a row in one step, two products: a vector of each of four units.
 pub(super) const STEP: usize = 2 * DEPTH;
 
-/// Steps that a plane asks for at once, if there are planes enough, and most.
-const STEPS: usize = 8;
-const MOST_STEPS: usize = 11;
+/// Steps that a plane asks for at once if there are planes enough, and most planes of a cube: of a product whose rows have a norm,
+/// which every cube finds anew, and of others (docs/results/decode_planes_h200.json).
+const NORMED: [usize; 2] = [8, 8];
+const PLAIN: [usize; 2] = [4, 16];
 
-/// Fewest and most planes of a cube.
-const PLANES: [usize; 2] = [4, 8];
+/// Most steps at once, and fewest planes.
+const MOST_STEPS: usize = 11;
+const FEWEST_PLANES: usize = 4;
 
 /// What a kernel is made for.
 #[expect(clippy::struct_excessive_bools, reason = "each is a part that a kernel has or has not")]
@@ -69,8 +71,8 @@ impl TransposedForm {
     }
 
     fn planes(self) -> usize {
-        let [fewest, most] = PLANES;
-        self.all_steps().div_ceil(STEPS).next_power_of_two().clamp(fewest, most)
+        let [steps, most] = if self.norms { NORMED } else { PLAIN };
+        self.all_steps().div_ceil(steps).next_power_of_two().clamp(FEWEST_PLANES, most)
     }
 
     fn all_steps(self) -> usize {
