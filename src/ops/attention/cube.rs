@@ -161,7 +161,7 @@ fn attend(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, at: Packed)
 fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: Newest, at: &Packed) -> CubeTensor {
     let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
     let out = new_tensor(&queries, [at.batch, 1, at.heads.query * at.head_dim], dtype);
-    let splits = splits(&client, at);
+    let splits = splits(processors(&client), at.capacity, at.batch * at.heads.key_value);
     let tile = decode_tile(&client, at, dtype, splits, matches!(newest, Newest::Packed { .. }));
     let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
     let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
@@ -251,14 +251,14 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     out
 }
 
-/// Cubes that share the keys of a head: as many as let all be done first, if processors take as many cubes at once as they have room
-/// for. By capacity and not by length: shapes and kernels are then the same at every position.
-fn splits(client: &Client, at: &Packed) -> usize {
-    if at.capacity <= ONE_CUBE {
+/// Cubes that share the keys of each of `heads` heads: as many as let all be done first, if `processors` take as many cubes at once as they
+/// have room for. By capacity and not by length: shapes and kernels are then the same at every position.
+fn splits(processors: usize, capacity: usize, heads: usize) -> usize {
+    if capacity <= ONE_CUBE {
         return 1;
     }
-    let (steps, heads) = (at.capacity.div_ceil(STEP_KEYS), at.batch * at.heads.key_value);
-    let room = match processors(client) {
+    let steps = capacity.div_ceil(STEP_KEYS);
+    let room = match processors {
         // Also where the device does not tell.
         1 => MOST_SPLITS * heads,
         many => CUBES_AT_ONCE * many,
@@ -299,5 +299,17 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
         whole
     } else {
         tile(at.heads.group(), false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Of those that were measured on an H200 (docs/results/decode_tried_h200.json, decode_planes_h200.json) the fastest.
+    #[test]
+    fn a_head_has_as_many_cubes_as_are_done_first() {
+        let (few, many, long) = ((132, 2176, 4), (132, 2176, 128), (132, 16512, 32));
+        let found = [(132, 256, 4), few, many, long, (1, 2176, 4)]
+            .map(|(p, capacity, heads)| super::splits(p, capacity, heads));
+        assert_eq!(found, [1, 34, 3, 12, 34]);
     }
 }
