@@ -304,7 +304,7 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, append
 
 #[cfg(test)]
 mod tests {
-    /// Of those that were measured on an H200 (docs/results/decode_tried_h200.json, decode_planes_h200.json) the fastest.
+    /// Of those that were measured on an H200 (`docs/results/decode_tried_h200.json`, `decode_planes_h200.json`) the fastest.
     #[test]
     fn a_head_has_as_many_cubes_as_are_done_first() {
         let (few, many, long) = ((132, 2176, 4), (132, 2176, 128), (132, 16512, 32));

@@ -37,7 +37,7 @@ pub(super) const PAIR: usize = 2;
 pub(super) const STEP: usize = 2 * DEPTH;
 
 /// Steps that a plane asks for at once if there are planes enough, and most planes of a cube: of a product whose rows have a norm,
-/// which every cube finds anew, and of others (docs/results/decode_planes_h200.json).
+/// which every cube finds anew, and of others (`docs/results/decode_planes_h200.json`).
 const NORMED: [usize; 2] = [8, 8];
 const PLAIN: [usize; 2] = [6, 16];
 
