@@ -44,6 +44,7 @@ pub(super) fn run(
 }
 
 fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peaks, Failure> {
+    let clock = Clock::new(device);
     let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
     let numbers = |shape: [usize; 2]| Tensor::<2>::ones(shape, (device, dtype));
     // A vendor's library is what is to be reached, and a tuner would ask for long.
@@ -51,7 +52,7 @@ fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peak
     let mut flops = Vec::new();
     for side in SIDES {
         let (a, b) = (numbers([side, side]), numbers([side, side]));
-        let product = fastest(device, || {
+        let product = clock.fastest(RUNS, || {
             if vendor { ops::linear(a.clone(), b.clone(), ops::Products::Vendor) } else { a.clone().matmul(b.clone()) }
         })?;
         flops.push(per_second(2.0 * (side as f64).powi(3), product));
@@ -62,29 +63,16 @@ fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peak
     let [processor, other] = BYTES;
     let size = if backend.threads().is_some() { processor } else { other };
     let long = numbers([size / dtype.size() / 1024, 1024]);
-    let read = fastest(device, || long.clone().sum())?;
-    let scaled = fastest(device, || long.clone() * 0.5)?;
+    let read = clock.fastest(RUNS, || long.clone().sum())?;
+    let scaled = clock.fastest(RUNS, || long.clone() * 0.5)?;
     drop(long);
     #[cfg(feature = "cubecl")]
-    let probed = throughput(device, dtype, backend.capabilities().tf32);
+    let (probed, alone) = (throughput(device, dtype, backend.capabilities().tf32), reading(device, size)?);
     #[cfg(not(feature = "cubecl"))]
-    let probed = Peaks::default();
+    let (probed, alone) = (Peaks::default(), None);
     let bytes = size as f64;
     flops.push(probed.flops_per_s);
-    #[cfg(feature = "cubecl")]
-    let alone = reading(device, size)?;
-    #[cfg(not(feature = "cubecl"))]
-    let alone = None;
     let rates = [per_second(bytes, read), per_second(2.0 * bytes, scaled), probed.bytes_per_s, alone];
     let most = |rates: &[Option<f64>]| rates.iter().copied().flatten().reduce(f64::max);
     Ok(Peaks { flops_per_s: most(&flops), bytes_per_s: most(&rates) })
-}
-
-fn fastest<R>(device: &Device, work: impl Fn() -> R) -> Result<u64, Failure> {
-    let clock = Clock::new(device);
-    let mut fastest = u64::MAX;
-    for _ in 0..RUNS {
-        fastest = fastest.min(clock.time(&work)?.1.total_ns);
-    }
-    Ok(fastest)
 }

@@ -46,24 +46,17 @@ pub(crate) fn reading(device: &Device, bytes: usize) -> Result<Option<f64>, Fail
     let (cubes, dim) = shared_out(1);
     // Memory that nobody has written need not be there at all.
     clock.time(|| fill::launch(&client, cubes, dim, WIDTH, of_numbers(), count))?;
-    let time = |launches: u64| -> Result<u64, Failure> {
-        let launch = || {
-            let (cubes, dim) = shared_out(ASKED);
-            // SAFETY: as above.
-            let found = unsafe { BufferArg::from_raw_parts(found.clone(), 1) };
-            read::launch(&client, cubes, dim, WIDTH, of_numbers(), found, count);
-        };
-        Ok(clock.time(|| (0..launches).for_each(|_| launch()))?.1.total_ns.max(1))
+    let launch = || {
+        let (cubes, dim) = shared_out(ASKED);
+        // SAFETY: as above.
+        let found = unsafe { BufferArg::from_raw_parts(found.clone(), 1) };
+        read::launch(&client, cubes, dim, WIDTH, of_numbers(), found, count);
     };
-    // The first is compiled.
-    time(1)?;
-    let launches = (LONG_NS / time(1)?).clamp(1, LAUNCHES);
-    let mut fastest = u64::MAX;
-    for _ in 0..RUNS {
-        fastest = fastest.min(time(launches)?);
-    }
+    // The first of two is compiled.
+    let launches = (LONG_NS / clock.fastest(2, launch)?.max(1)).clamp(1, LAUNCHES);
+    let fastest = clock.fastest(RUNS, || (0..launches).for_each(|_| launch()))?;
     // Where nothing was launched, nothing was read.
-    let read = client.check([&numbers, &found]).is_ok();
+    let read = client.check([&numbers, &found]).is_ok() && fastest > 0;
     Ok(read.then(|| launches as f64 * bytes as f64 / (fastest as f64 / 1e9)))
 }
 

@@ -2,7 +2,7 @@ use super::external::External;
 use super::storage::gpu::{GpuResource, GpuStorage};
 use crate::compute::driver::Cuda;
 use crate::compute::{
-    Captures, Command, Window, context::CudaContext, events, events::Fence,
+    Captures, Command, Window, context::CudaContext, events::{self, Fence},
     stream::CudaStreamBackend,
 };
 use cubecl_common::{bytes::Bytes, profile::ProfileDuration};
