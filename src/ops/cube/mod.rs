@@ -4,6 +4,7 @@
 //! element type is. How much there is they are told: a buffer's own length counts what the device allocated, which on
 //! CUDA is more, and does no more than keep them within their memory.
 
+mod copies;
 mod matrix_product;
 mod overlap;
 mod product;
@@ -22,6 +23,7 @@ use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
+pub(crate) use copies::{bring, own_arrived};
 pub(crate) use matrix_product::multiplies;
 pub(crate) use overlap::{next_may_begin, overlaps, wait_for};
 pub(crate) use product::{product, product_add, product_in};

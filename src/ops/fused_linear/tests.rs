@@ -3,9 +3,19 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::*;
 use crate::ops::testing::{assert_close, devices, random};
 
-/// Rows, and elements of each before and after.
-const SIZES: [(usize, usize, usize); 8] =
-    [(1, 512, 1000), (1, 37, 14), (2, 96, 130), (4, 8, 2), (1, 4500, 600), (9, 16, 24), (3, 1376, 36), (8, 5664, 24)];
+/// Rows, and elements of each before and after; the last two have more columns than a processor's cubes make at a time.
+const SIZES: [(usize, usize, usize); 10] = [
+    (1, 512, 1000),
+    (1, 37, 14),
+    (2, 96, 130),
+    (4, 8, 2),
+    (1, 4500, 600),
+    (9, 16, 24),
+    (3, 1376, 36),
+    (8, 5664, 24),
+    (5, 64, 20000),
+    (2, 5664, 2400),
+];
 
 /// Against the composition in double precision on flex, at one and more rows, widths that no vector divides, rows of
 /// several steps, and too many rows for a kernel of their own; with weights that lie either way.

@@ -4,6 +4,7 @@ use cubecl::prelude::*;
 
 use super::{MatrixTile, WIDE};
 use crate::ops::attention::places::{Head, Places, key_at, query_at, row_at, value_at};
+use crate::ops::cube::{bring, own_arrived};
 
 /// Rows of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,18 +52,6 @@ pub(super) fn copy<F: Float, W: Size>(
     }
 }
 
-/// Begins to copy a vector of 16 bytes, of which those behind the first `bytes` are zeros (CUDA's PTX ISA, `cp.async`).
-#[cube]
-fn bring<F: Float, W: Size>(from: &[Vector<F, W>], to: &mut [Vector<F, W>], bytes: u32) {
-    gpu_asm!(
-        "{{ .reg .u64 to; cvta.to.shared.u64 to, {}; cp.async.cg.shared.global [to], [{}], 16, {}; }}",
-        mem_out(_) to.as_mut_ptr(),
-        mem_in(_) from.as_ptr(),
-        in(_) bytes,
-        options(explicit_mem)
-    );
-}
-
 /// Waits for what all units of the cube have begun to copy, and for all units.
 #[cube]
 pub(super) fn arrived() {
@@ -79,7 +68,7 @@ pub(super) fn close_group() {
 #[cube]
 pub(super) fn arrived_but(#[comptime] newest: usize) {
     match comptime!(newest) {
-        0 => gpu_asm!("cp.async.wait_all;"),
+        0 => own_arrived(),
         1 => gpu_asm!("cp.async.wait_group 1;"),
         _ => gpu_asm!("cp.async.wait_group 2;"),
     }

@@ -1,7 +1,7 @@
-//! The kernel for weights that lie `[out, in]`, on matrix units: a cube makes some columns of the result,
-//! its planes share the rows of the weight out. What a plane reads of the weight it asks for at once, in the order in which
-//! matrix units take it: which elements come first does not matter to a sum, so that a unit's 16 bytes of a row are its
-//! elements of two products. A row that is to be multiplied is a column of the right factor.
+//! The kernel for weights that lie `[out, in]`, on matrix units: a cube makes some columns of the result at a time, its planes share
+//! the rows of the weight out. What a plane reads of the weight it asks for at once, in the order in which matrix units take it:
+//! which elements come first does not matter to a sum, so that a unit's 16 bytes of a row are its elements of two products. A
+//! row that is to be multiplied is a column of the right factor; of the rows a plane needs what it multiplies, once for all columns.
 //!
 //! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
 
@@ -15,7 +15,7 @@ use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{inverse_rms, next_may_begin, pair_of, wait_for};
+use crate::ops::cube::{bring, inverse_rms, next_may_begin, own_arrived, pair_of, wait_for};
 // Columns of a right factor and of a sum.
 pub(super) use crate::ops::fused_linear::MOST_ROWS;
 
@@ -36,14 +36,18 @@ pub(super) const PAIR: usize = 2;
 /// Elements of a row in one step, two products: a vector of each of four units.
 pub(super) const STEP: usize = 2 * DEPTH;
 
-/// Steps that a plane asks for at once if there are planes enough, and most planes of a cube: of a product whose rows have a norm,
-/// which every cube finds anew, and of others (`docs/results/decode_planes_h200.json`).
-const NORMED: [usize; 2] = [8, 8];
-const PLAIN: [usize; 2] = [6, 16];
+/// Steps that a plane asks for at once if there are planes enough (`docs/results/decode_rows_h200.json`).
+const STEPS: usize = 4;
 
-/// Most steps at once, and fewest planes.
+/// Most steps at once, and fewest and most planes.
 const MOST_STEPS: usize = 11;
-const FEWEST_PLANES: usize = 4;
+const PLANES: [usize; 2] = [4, 16];
+
+/// Registers of a processor, of a unit for a step, and what a unit has besides, of few rows and of more, as compiled.
+const REGISTERS: usize = 65536;
+const OF_STEP: usize = 8;
+const BESIDES: [usize; 2] = [32, 48];
+const FEW: usize = 2;
 
 /// What a kernel is made for.
 #[expect(clippy::struct_excessive_bools, reason = "each is a part that a kernel has or has not")]
@@ -58,6 +62,8 @@ pub(super) struct TransposedForm {
     pub adds: bool,
     /// Whether launches overlap.
     pub overlaps: bool,
+    /// Whether every cube makes columns once, or some again and again.
+    pub once: bool,
 }
 
 impl TransposedForm {
@@ -71,8 +77,8 @@ impl TransposedForm {
     }
 
     fn planes(self) -> usize {
-        let [steps, most] = if self.norms { NORMED } else { PLAIN };
-        self.all_steps().div_ceil(steps).next_power_of_two().clamp(FEWEST_PLANES, most)
+        let [fewest, most] = PLANES;
+        self.all_steps().div_ceil(STEPS).next_power_of_two().clamp(fewest, most)
     }
 
     fn all_steps(self) -> usize {
@@ -89,19 +95,21 @@ impl TransposedForm {
         self.all_steps().div_ceil(self.planes() * self.passes())
     }
 
+    /// Cubes that a processor has room for at a time.
+    pub fn at_once(self) -> usize {
+        let [few, more] = BESIDES;
+        let of_unit = OF_STEP * self.steps() + if self.rows > FEW { more } else { few };
+        (REGISTERS / (of_unit * self.units())).max(1)
+    }
+
     /// Whether every plane asks once, and all for as many steps.
     fn is_even(self) -> bool {
         self.all_steps() == self.planes() * self.steps()
     }
 
-    /// From one row to the next in the cube's memory, in vectors: one more than it has, so that rows begin in different banks.
-    fn stride(self) -> usize {
-        self.input / WIDE + 1
-    }
-
-    /// Bytes of the cube's memory: the rows, each plane's sums, and those of the rows' squares.
+    /// Bytes of the cube's memory: the rows, what scales their elements, each plane's sums, and those of the rows' squares.
     pub fn memory(self) -> usize {
-        self.rows * (16 * self.stride() + 4 * self.planes() * (ROWS + 1))
+        2 * self.input * (self.rows + 2) + 4 * self.rows * self.planes() * (ROWS + 1)
     }
 }
 
@@ -123,11 +131,19 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     let unit = UNIT_POS as usize;
     let (plane, lane) = (unit / PLANE, unit % PLANE);
     let (g, t) = (lane / 4, lane % 4);
-    // Rows of the weight that this unit reads. A last cube's beyond the end are the last.
-    let column = CUBE_POS * columns + g;
-    let low = min(column, width - 1);
-    let high = if comptime!(form.gates) { width + low } else { min(column + 8, width - 1) };
-    let (low, high) = (low * weight_row + t, high * weight_row + t);
+    let mut scales =
+        Shared::<[Vector<W, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
+    if comptime!(form.norms) {
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * comptime!(steps * 4);
+            for at in range_stepped(first + lane, min(first + comptime!(steps * 4), vectors), PLANE) {
+                scales[at] = norm[at];
+            }
+        }
+    }
+    let groups = width.div_ceil(columns);
+    let mut group = CUBE_POS;
+    let (mut low, mut high) = rows_of_weight(group, width, weight_row, form);
     let mut lows = Array::<Vector<F, N>>::new(steps);
     let mut highs = Array::<Vector<F, N>>::new(steps);
     #[unroll]
@@ -143,115 +159,198 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
         }
     }
 
-    // In the end a unit has an element of the result.
-    let (row, of_cube) = (unit / columns, unit % columns);
-    let to = row * width + CUBE_POS * columns + of_cube;
-    let has_result = row < rows && CUBE_POS * columns + of_cube < width;
-    let mut beside = F::new(0.0);
-    if comptime!(form.adds) {
-        if has_result {
-            beside = residual[to];
-        }
-    }
-    let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * form.stride()), 16usize);
-    let mut squares = Shared::<[f32]>::new_slice(comptime!(rows * planes));
-    #[unroll]
-    for row in 0..rows {
-        let mut square = f32::new(0.0);
-        for at in range_stepped(unit, vectors, comptime!(form.units())) {
-            let mut factor = x[row * vectors + at];
-            if comptime!(form.norms) {
-                let value = Vector::<f32, N>::cast_from(factor);
-                square += (value * value).vector_sum();
-                factor = Vector::cast_from(value * Vector::<f32, N>::cast_from(norm[at]));
-            }
-            factors[row * form.stride() + at] = factor;
-        }
-        if comptime!(form.norms) {
-            let square = plane_sum(square);
-            if lane == 0 {
-                squares[row * planes + plane] = square;
+    let mut beside = ask_beside::<F>(&*residual, group, width, form);
+    // A plane brings what it multiplies, and waits for no other: of a step each row's vectors, one row behind the other.
+    let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 16usize);
+    for pass in 0..passes {
+        let first = (pass * planes + plane) * steps;
+        #[unroll]
+        for i in 0..comptime!((rows * steps * 4).div_ceil(PLANE)) {
+            let at = i * PLANE + lane;
+            let (step, in_step) = (first + at / comptime!(rows * 4), at % comptime!(rows * 4));
+            if at < comptime!(rows * steps * 4) && step < comptime!(form.all_steps()) {
+                let source = in_step / 4 * vectors + step * 4 + in_step % 4;
+                let target = step * comptime!(rows * 4) + in_step;
+                if comptime!(form.overlaps) {
+                    bring::<F, N>(&x[source..source + 1], &mut factors[target..target + 1], 16u32);
+                } else {
+                    factors[target] = x[source];
+                }
             }
         }
     }
-    sync_cube();
-
+    if comptime!(form.overlaps) {
+        own_arrived();
+    }
+    sync_plane();
     let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
-    // Of the two products of a step each has its own, so that they need not wait for each other.
+    let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
+    if comptime!(form.norms) {
+        // Each row's product with itself is one of those of all rows with all.
+        let mut own = zeros::<P>();
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * steps;
+            #[unroll]
+            for s in 0..steps {
+                if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+                    let mut factor = Vector::<F, N>::new(F::new(0.0));
+                    if g < rows {
+                        let at = ((first + s) * rows + g) * 4 + t;
+                        factor = factors[at];
+                        factors[at] = factor * Vector::cast_from(scales[(first + s) * 4 + t]);
+                    }
+                    add_products::<F, N, P>(&product, factor, factor, factor, &mut own);
+                }
+            }
+        }
+        #[unroll]
+        for e in 0..PAIR {
+            if g < rows && g == 2 * t + e {
+                squares[g * planes + plane] = own[0].extract(e) + own[2].extract(e);
+            }
+        }
+    }
+
+    // In the end of a group of columns a unit has an element of the result.
+    let (row, of_cube) = (unit / columns, unit % columns);
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * ROWS * rows));
+    while group < groups {
+        let next_group = group + CUBE_COUNT;
+        let (next_low, next_high) = rows_of_weight(next_group, width, weight_row, form);
+        let mut sums = zeros::<P>();
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * steps;
+            let mut next = first + comptime!(planes * steps);
+            if pass + 1 == passes {
+                next = plane * steps;
+                low = next_low;
+                high = next_high;
+            }
+            #[unroll]
+            for s in 0..steps {
+                if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+                    // Columns of the right factor beyond the last row's are zeros.
+                    let mut right = Vector::<F, N>::new(F::new(0.0));
+                    if g < rows {
+                        right = factors[((first + s) * rows + g) * 4 + t];
+                    }
+                    add_products::<F, N, P>(&product, lows[s], highs[s], right, &mut sums);
+                }
+                if comptime!(passes > 1 || !form.once) {
+                    if pass + 1 < passes || next_group < groups {
+                        lows[s] = ask::<F, N>(weight, low, next + s, form);
+                        highs[s] = ask::<F, N>(weight, high, next + s, form);
+                    }
+                }
+            }
+        }
+
+        // Sum `(plane, row of the left factor, row of x)`.
+        #[unroll]
+        for half in 0..2usize {
+            #[unroll]
+            for e in 0..PAIR {
+                let of_row = 2 * t + e;
+                if of_row < rows {
+                    parts[(plane * ROWS + 8 * half + g) * rows + of_row] =
+                        sums[half].extract(e) + sums[2 + half].extract(e);
+                }
+            }
+        }
+        sync_cube();
+        if row < rows && group * columns + of_cube < width {
+            let mut scale = f32::new(1.0);
+            if comptime!(form.norms) {
+                let mut square = f32::new(0.0);
+                #[unroll]
+                for plane in 0..planes {
+                    square += squares[row * planes + plane];
+                }
+                scale = inverse_rms::<f32>(square, comptime!(form.input as f32).runtime(), eps);
+            }
+            let mut sum = whole(&parts, of_cube * rows + row, form) * scale;
+            if comptime!(form.gates) {
+                let up = whole(&parts, (of_cube + 8) * rows + row, form) * scale;
+                sum = sum * up / (f32::new(1.0) + (-sum).exp());
+            }
+            if comptime!(form.adds) {
+                sum += f32::cast_from(beside);
+            }
+            y[row * width + group * columns + of_cube] = F::cast_from(sum);
+        }
+        group = next_group;
+        if comptime!(form.once) {
+            group = groups;
+        } else if group < groups {
+            beside = ask_beside::<F>(&*residual, group, width, form);
+            sync_cube();
+        }
+    }
+}
+
+/// Sums of the two products of a step. Each has its own, so that they need not wait for each other.
+#[cube]
+fn zeros<P: Size>() -> Array<Vector<f32, P>> {
     let mut sums = Array::<Vector<f32, P>>::new(4usize);
     #[unroll]
     for i in 0..4usize {
         sums[i] = Vector::new(0.0);
     }
-    // Columns of the right factor beyond the last are the last, too; nobody reads their sums.
-    let factor = min(g, rows - 1) * form.stride() + t;
-    for pass in 0..passes {
-        let first = (pass * planes + plane) * steps;
-        #[unroll]
-        for s in 0..steps {
-            if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
-                let right = factors[factor + (first + s) * 4];
-                #[unroll]
-                for half in 0..2usize {
-                    let mut a = Array::<Vector<F, P>>::new(4usize);
-                    let mut b = Array::<Vector<F, P>>::new(2usize);
-                    #[unroll]
-                    for pair in 0..2usize {
-                        let from = comptime!(2 * half + pair);
-                        a[2 * pair] = pair_of::<F, N, P>(lows[s], from);
-                        a[2 * pair + 1] = pair_of::<F, N, P>(highs[s], from);
-                        b[pair] = pair_of::<F, N, P>(right, from);
-                    }
-                    let mut before = Array::<Vector<f32, P>>::new(2usize);
-                    before[0] = sums[2 * half];
-                    before[1] = sums[2 * half + 1];
-                    let after = product.execute(&a, &b, &before);
-                    sums[2 * half] = after[0];
-                    sums[2 * half + 1] = after[1];
-                }
-            }
-            if comptime!(passes > 1) {
-                let next = first + comptime!(planes * steps) + s;
-                lows[s] = ask::<F, N>(weight, low, next, form);
-                highs[s] = ask::<F, N>(weight, high, next, form);
-            }
-        }
-    }
+    sums
+}
 
-    // Sum `(plane, row of the left factor, row of x)`.
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * ROWS * rows));
+/// Adds a step's two products of rows `g` and `g + 8` of the left factor with column `g` of the right one.
+#[cube]
+fn add_products<F: Float, N: Size, P: Size>(
+    product: &MmaDefinition<F, F, f32>,
+    low: Vector<F, N>,
+    high: Vector<F, N>,
+    right: Vector<F, N>,
+    sums: &mut Array<Vector<f32, P>>,
+) {
     #[unroll]
     for half in 0..2usize {
+        let mut a = Array::<Vector<F, P>>::new(4usize);
+        let mut b = Array::<Vector<F, P>>::new(2usize);
         #[unroll]
-        for e in 0..PAIR {
-            let of_row = 2 * t + e;
-            if of_row < rows {
-                parts[(plane * ROWS + 8 * half + g) * rows + of_row] =
-                    sums[half].extract(e) + sums[2 + half].extract(e);
-            }
+        for pair in 0..2usize {
+            let from = comptime!(2 * half + pair);
+            a[2 * pair] = pair_of::<F, N, P>(low, from);
+            a[2 * pair + 1] = pair_of::<F, N, P>(high, from);
+            b[pair] = pair_of::<F, N, P>(right, from);
+        }
+        let mut before = Array::<Vector<f32, P>>::new(2usize);
+        before[0] = sums[2 * half];
+        before[1] = sums[2 * half + 1];
+        let after = product.execute(&a, &b, &before);
+        sums[2 * half] = after[0];
+        sums[2 * half + 1] = after[1];
+    }
+}
+
+/// Asks for what is added to this unit's element of the result, zero where there is none.
+#[cube]
+fn ask_beside<F: Float>(residual: &[F], group: usize, width: usize, #[comptime] form: TransposedForm) -> F {
+    let mut beside = F::new(0.0);
+    if comptime!(form.adds) {
+        let (columns, unit) = (comptime!(form.columns()), UNIT_POS as usize);
+        let (row, column) = (unit / columns, group * columns + unit % columns);
+        if row < form.rows && column < width {
+            beside = residual[row * width + column];
         }
     }
-    sync_cube();
-    if has_result {
-        let mut scale = f32::new(1.0);
-        if comptime!(form.norms) {
-            let mut square = f32::new(0.0);
-            #[unroll]
-            for plane in 0..planes {
-                square += squares[row * planes + plane];
-            }
-            scale = inverse_rms::<f32>(square, comptime!(form.input as f32).runtime(), eps);
-        }
-        let mut sum = whole(&parts, of_cube * rows + row, form) * scale;
-        if comptime!(form.gates) {
-            let up = whole(&parts, (of_cube + 8) * rows + row, form) * scale;
-            sum = sum * up / (f32::new(1.0) + (-sum).exp());
-        }
-        if comptime!(form.adds) {
-            sum += f32::cast_from(beside);
-        }
-        y[to] = F::cast_from(sum);
-    }
+    beside
+}
+
+/// Where the rows of the weight that this unit reads for a group of columns begin. A last group's beyond the end are the last.
+#[cube]
+fn rows_of_weight(group: usize, width: usize, weight_row: usize, #[comptime] form: TransposedForm) -> (usize, usize) {
+    let lane = UNIT_POS as usize % PLANE;
+    let (g, t) = (lane / 4, lane % 4);
+    let column = group * comptime!(form.columns()) + g;
+    let low = min(column, width - 1);
+    let high = if comptime!(form.gates) { width + low } else { min(column + 8, width - 1) };
+    (low * weight_row + t, high * weight_row + t)
 }
 
 /// Asks for a unit's vector of a row of the weight in one step, zeros behind the last.

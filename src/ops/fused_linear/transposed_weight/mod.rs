@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{element, multiplies, new_tensor, overlaps, row_major, rows_and_columns};
+use crate::ops::cube::{element, multiplies, new_tensor, overlaps, processors, row_major, rows_and_columns};
 use crate::ops::primitive::with_last;
 use kernel::{MOST_ROWS, PAIR, STEP, TransposedForm, WIDE, transposed_linear};
 
@@ -37,7 +37,7 @@ impl TransposedProduct {
         let (client, (rows, _)) = (&x.client, rows_and_columns(x));
         let ([input, columns], strides) = (weight.shape().dims(), weight.meta.strides());
         let overlaps = overlaps(client);
-        let form = TransposedForm { rows, input, norms: false, gates, adds: false, overlaps };
+        let form = TransposedForm { rows, input, norms: false, gates, adds: false, overlaps, once: true };
         let width = columns / (1 + usize::from(gates));
         let hardware = &client.properties().hardware;
         let fits =
@@ -58,13 +58,20 @@ impl TransposedProduct {
         let x = row_major(x);
         let y = new_tensor(&x, with_last(x.shape(), self.width), x.dtype);
         let form = TransposedForm { norms: norm.is_some(), adds: residual.is_some(), ..self.form };
+        let groups = self.width.div_ceil(form.columns());
+        // More groups than there is room for are made one after the other, if the device tells how many processors it has.
+        let cubes = match processors(&x.client) {
+            1 => groups,
+            many => groups.min(form.at_once() * many),
+        };
+        let form = TransposedForm { once: cubes == groups, ..form };
         // Where there is no scale and no residual, the kernel reads none.
         let (norm, eps) = norm.map_or_else(|| (weight.clone(), 0.0), |(norm, eps)| (row_major(norm), eps));
         let residual = residual.map_or_else(|| weight.clone(), row_major);
         let types = [element(x.dtype), element(norm.dtype)];
         transposed_linear::launch(
             &x.client.clone(),
-            CubeCount::new_1d(self.width.div_ceil(form.columns()) as u32),
+            CubeCount::new_1d(cubes as u32),
             CubeDim::new_1d(form.units() as u32),
             WIDE,
             PAIR,
