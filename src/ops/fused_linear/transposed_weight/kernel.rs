@@ -10,6 +10,7 @@
     clippy::collapsible_if,
     reason = "what only some kernels have is left out of the others by an `if` of its own"
 )]
+#![expect(clippy::range_plus_one, reason = "slices of memory take half-open ranges")]
 
 use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
@@ -36,8 +37,10 @@ pub(super) const PAIR: usize = 2;
 /// Elements of a row in one step, two products: a vector of each of four units.
 pub(super) const STEP: usize = 2 * DEPTH;
 
-/// Steps that a plane asks for at once if there are planes enough (`docs/results/decode_rows_h200.json`).
-const STEPS: usize = 4;
+/// Steps that a plane asks for at once if there are planes enough, of a product whose rows have a norm and of others
+/// (`docs/results/decode_rows_h200.json`).
+const NORMED: usize = 4;
+const PLAIN: usize = 6;
 
 /// Most steps at once, and fewest and most planes.
 const MOST_STEPS: usize = 11;
@@ -78,7 +81,8 @@ impl TransposedForm {
 
     fn planes(self) -> usize {
         let [fewest, most] = PLANES;
-        self.all_steps().div_ceil(STEPS).next_power_of_two().clamp(fewest, most)
+        let steps = if self.norms { NORMED } else { PLAIN };
+        self.all_steps().div_ceil(steps).next_power_of_two().clamp(fewest, most)
     }
 
     fn all_steps(self) -> usize {
@@ -131,16 +135,6 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     let unit = UNIT_POS as usize;
     let (plane, lane) = (unit / PLANE, unit % PLANE);
     let (g, t) = (lane / 4, lane % 4);
-    let mut scales =
-        Shared::<[Vector<W, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
-    if comptime!(form.norms) {
-        for pass in 0..passes {
-            let first = (pass * planes + plane) * comptime!(steps * 4);
-            for at in range_stepped(first + lane, min(first + comptime!(steps * 4), vectors), PLANE) {
-                scales[at] = norm[at];
-            }
-        }
-    }
     let groups = width.div_ceil(columns);
     let mut group = CUBE_POS;
     let (mut low, mut high) = rows_of_weight(group, width, weight_row, form);
@@ -179,6 +173,16 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             }
         }
     }
+    let mut scales =
+        Shared::<[Vector<W, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
+    if comptime!(form.norms) {
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * comptime!(steps * 4);
+            for at in range_stepped(first + lane, min(first + comptime!(steps * 4), vectors), PLANE) {
+                scales[at] = norm[at];
+            }
+        }
+    }
     if comptime!(form.overlaps) {
         own_arrived();
     }
@@ -199,7 +203,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
                         factor = factors[at];
                         factors[at] = factor * Vector::cast_from(scales[(first + s) * 4 + t]);
                     }
-                    add_products::<F, N, P>(&product, factor, factor, factor, &mut own);
+                    add_products::<F, N, P>(product, factor, factor, factor, &mut own);
                 }
             }
         }
@@ -234,7 +238,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
                     if g < rows {
                         right = factors[((first + s) * rows + g) * 4 + t];
                     }
-                    add_products::<F, N, P>(&product, lows[s], highs[s], right, &mut sums);
+                    add_products::<F, N, P>(product, lows[s], highs[s], right, &mut sums);
                 }
                 if comptime!(passes > 1 || !form.once) {
                     if pass + 1 < passes || next_group < groups {
@@ -302,7 +306,7 @@ fn zeros<P: Size>() -> Array<Vector<f32, P>> {
 /// Adds a step's two products of rows `g` and `g + 8` of the left factor with column `g` of the right one.
 #[cube]
 fn add_products<F: Float, N: Size, P: Size>(
-    product: &MmaDefinition<F, F, f32>,
+    product: MmaDefinition<F, F, f32>,
     low: Vector<F, N>,
     high: Vector<F, N>,
     right: Vector<F, N>,
