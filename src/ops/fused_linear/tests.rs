@@ -3,7 +3,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::*;
 use crate::ops::testing::{assert_close, devices, random};
 
-/// Rows, and elements of each before and after; the last two have more columns than a processor's cubes make at a time.
+/// Rows, and elements of each before and after; the last two have more columns than the cubes make
+/// at once that fit on a device of up to 138 processors, which then make several groups of them.
 const SIZES: [(usize, usize, usize); 10] = [
     (1, 512, 1000),
     (1, 37, 14),

@@ -1,7 +1,7 @@
 //! The kernel for weights that lie `[out, in]`, on matrix units: a cube makes some columns of the result at a time, its planes share
 //! the rows of the weight out. What a plane reads of the weight it asks for at once, in the order in which matrix units take it:
 //! which elements come first does not matter to a sum, so that a unit's 16 bytes of a row are its elements of two products. A
-//! row that is to be multiplied is a column of the right factor; of the rows a plane needs what it multiplies, once for all columns.
+//! row that is to be multiplied is a column of the right factor. A plane brings its part of the rows once, for all columns of its cube.
 //!
 //! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
 
@@ -38,7 +38,7 @@ pub(super) const PAIR: usize = 2;
 pub(super) const STEP: usize = 2 * DEPTH;
 
 /// Steps that a plane asks for at once if there are planes enough, of a product whose rows have a norm and of others
-/// (`docs/results/decode_rows_h200.json`).
+/// (`docs/results/decode_rows_h200.json`, `decode_planes_h200.json`).
 const NORMED: usize = 4;
 const PLAIN: usize = 6;
 
@@ -46,7 +46,8 @@ const PLAIN: usize = 6;
 const MOST_STEPS: usize = 11;
 const PLANES: [usize; 2] = [4, 16];
 
-/// Registers of a processor, of a unit for a step, and what a unit has besides, of few rows and of more, as compiled.
+/// Registers of a processor, of a unit for a step, and what a unit has besides, of few rows and of more: about as compiled for
+/// NVIDIA's 9.0 (`docs/results/decode_rows_h200.json`).
 const REGISTERS: usize = 65536;
 const OF_STEP: usize = 8;
 const BESIDES: [usize; 2] = [32, 48];
@@ -111,9 +112,11 @@ impl TransposedForm {
         self.all_steps() == self.planes() * self.steps()
     }
 
-    /// Bytes of the cube's memory: the rows, what scales their elements, each plane's sums, and those of the rows' squares.
+    /// Bytes of the cube's memory: the rows, what scales their elements, in 32 bits at most, each plane's sums, and those of the
+    /// rows' squares.
     pub fn memory(self) -> usize {
-        2 * self.input * (self.rows + 2) + 4 * self.rows * self.planes() * (ROWS + 1)
+        let scales = if self.norms { 4 * self.input } else { 0 };
+        2 * self.input * self.rows + scales + 4 * self.rows * self.planes() * (ROWS + 1)
     }
 }
 
@@ -201,6 +204,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
                     if g < rows {
                         let at = ((first + s) * rows + g) * 4 + t;
                         factor = factors[at];
+                        // Scales of 32 bits are rounded first.
                         factors[at] = factor * Vector::cast_from(scales[(first + s) * 4 + t]);
                     }
                     add_products::<F, N, P>(product, factor, factor, factor, &mut own);

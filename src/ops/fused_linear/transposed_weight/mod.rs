@@ -33,11 +33,11 @@ pub(super) struct TransposedProduct {
 
 impl TransposedProduct {
     /// `None` if the weight `[in, out]` lies otherwise, there are too many rows, or no memory for them.
-    pub fn of(x: &CubeTensor, weight: &CubeTensor, gates: bool) -> Option<Self> {
+    pub fn of(x: &CubeTensor, weight: &CubeTensor, norms: bool, gates: bool) -> Option<Self> {
         let (client, (rows, _)) = (&x.client, rows_and_columns(x));
         let ([input, columns], strides) = (weight.shape().dims(), weight.meta.strides());
         let overlaps = overlaps(client);
-        let form = TransposedForm { rows, input, norms: false, gates, adds: false, overlaps, once: true };
+        let form = TransposedForm { rows, input, norms, gates, adds: false, overlaps, once: true };
         let width = columns / (1 + usize::from(gates));
         let hardware = &client.properties().hardware;
         let fits =
@@ -57,7 +57,7 @@ impl TransposedProduct {
     ) -> CubeTensor {
         let x = row_major(x);
         let y = new_tensor(&x, with_last(x.shape(), self.width), x.dtype);
-        let form = TransposedForm { norms: norm.is_some(), adds: residual.is_some(), ..self.form };
+        let form = TransposedForm { adds: residual.is_some(), ..self.form };
         let groups = self.width.div_ceil(form.columns());
         // More groups than there is room for are made one after the other, if the device tells how many processors it has.
         let cubes = match processors(&x.client) {
