@@ -10,6 +10,7 @@ mod overlap;
 mod product;
 mod quick;
 mod rows;
+mod vector_products;
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
@@ -29,6 +30,7 @@ pub(crate) use overlap::{next_may_begin, overlaps, wait_for};
 pub(crate) use product::{product, product_add, product_in};
 pub(crate) use quick::{exp2_of, reciprocal_of};
 pub(crate) use rows::{Norm, NormRows, Shares, asks_at_once, item_of, norm_rows, row_factor, row_of};
+pub(crate) use vector_products::{add_products, zero_sums};
 
 /// Units of a cube that works through elements one by one.
 const UNITS: u32 = 256;
@@ -216,15 +218,6 @@ fn cube_fold<A: Float>(value: A, #[comptime] team: Team, #[comptime] fold: Fold)
 #[cube]
 pub(crate) fn inverse_rms<A: Float>(squares: A, columns: A, eps: A) -> A {
     (squares / columns + eps).sqrt().recip()
-}
-
-/// Elements `2 at` and `2 at + 1` of a vector.
-#[cube]
-pub(crate) fn pair_of<F: Float, N: Size, P: Size>(vector: Vector<F, N>, #[comptime] at: usize) -> Vector<F, P> {
-    let mut pair = Vector::<F, P>::new(F::new(0.0));
-    pair.insert(0usize, vector.extract(comptime!(2 * at)));
-    pair.insert(1usize, vector.extract(comptime!(2 * at + 1)));
-    pair
 }
 
 /// The sum of `value` over `units` units side by side in a plane, a power of two, for each of them. All must call it.

@@ -16,7 +16,7 @@ use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{bring, inverse_rms, next_may_begin, own_arrived, pair_of, wait_for};
+use crate::ops::cube::{add_products, bring, inverse_rms, next_may_begin, own_arrived, wait_for, zero_sums};
 // Columns of a right factor and of a sum.
 pub(super) use crate::ops::fused_linear::MOST_ROWS;
 
@@ -194,7 +194,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
     if comptime!(form.norms) {
         // Each row's product with itself is one of those of all rows with all.
-        let mut own = zeros::<P>();
+        let mut own = zero_sums::<P>();
         for pass in 0..passes {
             let first = (pass * planes + plane) * steps;
             #[unroll]
@@ -225,7 +225,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     while group < groups {
         let next_group = group + CUBE_COUNT;
         let (next_low, next_high) = rows_of_weight(next_group, width, weight_row, form);
-        let mut sums = zeros::<P>();
+        let mut sums = zero_sums::<P>();
         for pass in 0..passes {
             let first = (pass * planes + plane) * steps;
             let mut next = first + comptime!(planes * steps);
@@ -293,46 +293,6 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             beside = ask_beside::<F>(&*residual, group, width, form);
             sync_cube();
         }
-    }
-}
-
-/// Sums of the two products of a step. Each has its own, so that they need not wait for each other.
-#[cube]
-fn zeros<P: Size>() -> Array<Vector<f32, P>> {
-    let mut sums = Array::<Vector<f32, P>>::new(4usize);
-    #[unroll]
-    for i in 0..4usize {
-        sums[i] = Vector::new(0.0);
-    }
-    sums
-}
-
-/// Adds a step's two products of rows `g` and `g + 8` of the left factor with column `g` of the right one.
-#[cube]
-fn add_products<F: Float, N: Size, P: Size>(
-    product: MmaDefinition<F, F, f32>,
-    low: Vector<F, N>,
-    high: Vector<F, N>,
-    right: Vector<F, N>,
-    sums: &mut Array<Vector<f32, P>>,
-) {
-    #[unroll]
-    for half in 0..2usize {
-        let mut a = Array::<Vector<F, P>>::new(4usize);
-        let mut b = Array::<Vector<F, P>>::new(2usize);
-        #[unroll]
-        for pair in 0..2usize {
-            let from = comptime!(2 * half + pair);
-            a[2 * pair] = pair_of::<F, N, P>(low, from);
-            a[2 * pair + 1] = pair_of::<F, N, P>(high, from);
-            b[pair] = pair_of::<F, N, P>(right, from);
-        }
-        let mut before = Array::<Vector<f32, P>>::new(2usize);
-        before[0] = sums[2 * half];
-        before[1] = sums[2 * half + 1];
-        let after = product.execute(&a, &b, &before);
-        sums[2 * half] = after[0];
-        sums[2 * half + 1] = after[1];
     }
 }
 

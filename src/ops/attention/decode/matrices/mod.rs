@@ -18,7 +18,7 @@ use super::DecodeTile;
 use super::end::leave;
 use crate::ops::attention::matrices::{exp2, exp2_of};
 use crate::ops::attention::places::NEVER;
-use crate::ops::cube::pair_of;
+use crate::ops::cube::{add_products, zero_sums};
 
 pub(super) use passing::first_passing;
 use passing::{Passing, ask_keys, ask_values, first_key, put_among};
@@ -116,32 +116,11 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
         if comptime!(tile.appends) {
             put_among::<F, N>(new, passing, stored - first, tile);
         }
-        // Of the two products of a vector each has its own, so that they need not wait for each other.
-        let mut products = Array::<Vector<f32, Pair>>::new(4usize);
-        #[unroll]
-        for i in 0..4usize {
-            products[i] = Vector::new(0.0);
-        }
+        let mut products = zero_sums::<Pair>();
         #[unroll]
         for s in 0..comptime!(tile.of_key()) {
-            #[unroll]
-            for half in 0..2usize {
-                let mut a = Array::<Vector<F, Pair>>::new(4usize);
-                let mut b = Array::<Vector<F, Pair>>::new(2usize);
-                #[unroll]
-                for pair in 0..2usize {
-                    let from = comptime!(2 * half + pair);
-                    a[2 * pair] = pair_of::<F, N, Pair>(passing.keys[2 * s], from);
-                    a[2 * pair + 1] = pair_of::<F, N, Pair>(passing.keys[2 * s + 1], from);
-                    b[pair] = pair_of::<F, N, Pair>(query[s], from);
-                }
-                let mut before = Array::<Vector<f32, Pair>>::new(2usize);
-                before[0] = products[2 * half];
-                before[1] = products[2 * half + 1];
-                let after = product.execute(&a, &b, &before);
-                products[2 * half] = after[0];
-                products[2 * half + 1] = after[1];
-            }
+            let (low, high) = (passing.keys[2 * s], passing.keys[2 * s + 1]);
+            add_products::<F, N, Pair>(product, low, high, query[s], &mut products);
         }
         let next = first + comptime!(planes * KEYS);
         ask_keys::<F, N>(keys, passing, next, min(end, stored), capacity, tile);
