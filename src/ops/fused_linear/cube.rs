@@ -55,7 +55,7 @@ impl FusedLinearOps for CubeBackend {
         eps: f64,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, true, false) {
+        match Product::of(&x, &weight, Some(&norm), false) {
             Some(product) => product.launch(x, weight, Some((norm, eps)), None),
             None => Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by),
         }
@@ -68,7 +68,7 @@ impl FusedLinearOps for CubeBackend {
         eps: f64,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, true, true) {
+        match Product::of(&x, &weight, Some(&norm), true) {
             Some(product) => product.launch(x, weight, Some((norm, eps)), None),
             None => Self::swiglu(Self::packed_linear(Self::rms_norm(x, norm, eps), weight, by)),
         }
@@ -80,7 +80,7 @@ impl FusedLinearOps for CubeBackend {
         residual: FloatTensor<Self>,
         by: Products,
     ) -> FloatTensor<Self> {
-        match Product::of(&x, &weight, false, false).filter(|_| residual.dtype == x.dtype) {
+        match Product::of(&x, &weight, None, false).filter(|_| residual.dtype == x.dtype) {
             Some(product) => product.launch(x, weight, None, Some(residual)),
             None => Self::packed_linear_add(x, weight, residual, by),
         }
@@ -94,8 +94,8 @@ enum Product {
 }
 
 impl Product {
-    fn of(x: &CubeTensor, weight: &CubeTensor, norms: bool, gates: bool) -> Option<Self> {
-        let transposed = TransposedProduct::of(x, weight, norms, gates).map(Self::Transposed);
+    fn of(x: &CubeTensor, weight: &CubeTensor, norm: Option<&CubeTensor>, gates: bool) -> Option<Self> {
+        let transposed = TransposedProduct::of(x, weight, norm, gates).map(Self::Transposed);
         transposed.or_else(|| RowMajorProduct::of(x, weight, gates).map(Self::RowMajor))
     }
 

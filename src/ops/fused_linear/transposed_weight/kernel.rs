@@ -112,18 +112,16 @@ impl TransposedForm {
         self.all_steps() == self.planes() * self.steps()
     }
 
-    /// Bytes of the cube's memory: the rows, what scales their elements, in 32 bits at most, each plane's sums, and those of the
-    /// rows' squares.
+    /// Bytes of the cube's memory: the rows, what scales their elements, each plane's sums, and those of the rows' squares.
     pub fn memory(self) -> usize {
-        let scales = if self.norms { 4 * self.input } else { 0 };
-        2 * self.input * self.rows + scales + 4 * self.rows * self.planes() * (ROWS + 1)
+        2 * self.input * (self.rows + usize::from(self.norms)) + 4 * self.rows * self.planes() * (ROWS + 1)
     }
 }
 
 #[cube(launch)]
-pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
+pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     x: &mut [Vector<F, N>],
-    norm: &[Vector<W, N>],
+    norm: &[Vector<F, N>],
     weight: &[Vector<F, N>],
     residual: &mut [F],
     y: &mut [F],
@@ -131,7 +129,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     width: usize,
     weight_row: usize,
     #[comptime] form: TransposedForm,
-    #[define(F, W)] _types: [ElemType; 2],
+    #[define(F)] _type: ElemType,
 ) {
     let (rows, columns, planes) = comptime!((form.rows, form.columns(), form.planes()));
     let (steps, passes, vectors) = comptime!((form.steps(), form.passes(), form.input / WIDE));
@@ -141,6 +139,18 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
     let groups = width.div_ceil(columns);
     let mut group = CUBE_POS;
     let (mut low, mut high) = rows_of_weight(group, width, weight_row, form);
+    // A plane brings the scales and the elements of rows that it multiplies, and waits for no other: of a step each row's vectors, one
+    // row behind the other.
+    let mut scales =
+        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
+    if comptime!(form.norms) {
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * comptime!(steps * 4);
+            for at in range_stepped(first + lane, min(first + comptime!(steps * 4), vectors), PLANE) {
+                fetch::<F, N>(norm, at, &mut scales, at, form);
+            }
+        }
+    }
     let mut lows = Array::<Vector<F, N>>::new(steps);
     let mut highs = Array::<Vector<F, N>>::new(steps);
     #[unroll]
@@ -155,9 +165,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             wait_for::<F>(residual);
         }
     }
-
     let mut beside = ask_beside::<F>(&*residual, group, width, form);
-    // A plane brings what it multiplies, and waits for no other: of a step each row's vectors, one row behind the other.
     let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 16usize);
     for pass in 0..passes {
         let first = (pass * planes + plane) * steps;
@@ -167,22 +175,7 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             let (step, in_step) = (first + at / comptime!(rows * 4), at % comptime!(rows * 4));
             if at < comptime!(rows * steps * 4) && step < comptime!(form.all_steps()) {
                 let source = in_step / 4 * vectors + step * 4 + in_step % 4;
-                let target = step * comptime!(rows * 4) + in_step;
-                if comptime!(form.overlaps) {
-                    bring::<F, N>(&x[source..source + 1], &mut factors[target..target + 1], 16u32);
-                } else {
-                    factors[target] = x[source];
-                }
-            }
-        }
-    }
-    let mut scales =
-        Shared::<[Vector<W, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
-    if comptime!(form.norms) {
-        for pass in 0..passes {
-            let first = (pass * planes + plane) * comptime!(steps * 4);
-            for at in range_stepped(first + lane, min(first + comptime!(steps * 4), vectors), PLANE) {
-                scales[at] = norm[at];
+                fetch::<F, N>(&*x, source, &mut factors, step * comptime!(rows * 4) + in_step, form);
             }
         }
     }
@@ -190,42 +183,18 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
         own_arrived();
     }
     sync_plane();
-    let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
-    let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
-    if comptime!(form.norms) {
-        // Each row's product with itself is one of those of all rows with all.
-        let mut own = zero_sums::<P>();
-        for pass in 0..passes {
-            let first = (pass * planes + plane) * steps;
-            #[unroll]
-            for s in 0..steps {
-                if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
-                    let mut factor = Vector::<F, N>::new(F::new(0.0));
-                    if g < rows {
-                        let at = ((first + s) * rows + g) * 4 + t;
-                        factor = factors[at];
-                        // Scales of 32 bits are rounded first.
-                        factors[at] = factor * Vector::cast_from(scales[(first + s) * 4 + t]);
-                    }
-                    add_products::<F, N, P>(product, factor, factor, factor, &mut own);
-                }
-            }
-        }
-        #[unroll]
-        for e in 0..PAIR {
-            if g < rows && g == 2 * t + e {
-                squares[g * planes + plane] = own[0].extract(e) + own[2].extract(e);
-            }
-        }
-    }
 
     // In the end of a group of columns a unit has an element of the result.
     let (row, of_cube) = (unit / columns, unit % columns);
     let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * ROWS * rows));
+    let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
+    let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
     while group < groups {
         let next_group = group + CUBE_COUNT;
         let (next_low, next_high) = rows_of_weight(next_group, width, weight_row, form);
         let mut sums = zero_sums::<P>();
+        // Each row's product with itself is one of those of all rows with all.
+        let mut own = zero_sums::<P>();
         for pass in 0..passes {
             let first = (pass * planes + plane) * steps;
             let mut next = first + comptime!(planes * steps);
@@ -242,6 +211,12 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
                     if g < rows {
                         right = factors[((first + s) * rows + g) * 4 + t];
                     }
+                    if comptime!(form.norms) {
+                        if comptime!(form.once) || group == CUBE_POS {
+                            add_products::<F, N, P>(product, right, right, right, &mut own);
+                        }
+                        right *= scales[(first + s) * 4 + t];
+                    }
                     add_products::<F, N, P>(product, lows[s], highs[s], right, &mut sums);
                 }
                 if comptime!(passes > 1 || !form.once) {
@@ -253,6 +228,16 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             }
         }
 
+        if comptime!(form.norms) {
+            if comptime!(form.once) || group == CUBE_POS {
+                #[unroll]
+                for e in 0..PAIR {
+                    if g < rows && g == 2 * t + e {
+                        squares[g * planes + plane] = own[0].extract(e) + own[2].extract(e);
+                    }
+                }
+            }
+        }
         // Sum `(plane, row of the left factor, row of x)`.
         #[unroll]
         for half in 0..2usize {
@@ -293,6 +278,22 @@ pub(super) fn transposed_linear<F: Float, W: Float, N: Size, P: Size>(
             beside = ask_beside::<F>(&*residual, group, width, form);
             sync_cube();
         }
+    }
+}
+
+/// Copies a vector into the cube's memory, where launches overlap without waiting for it.
+#[cube]
+fn fetch<F: Float, N: Size>(
+    from: &[Vector<F, N>],
+    source: usize,
+    to: &mut Shared<[Vector<F, N>]>,
+    target: usize,
+    #[comptime] form: TransposedForm,
+) {
+    if comptime!(form.overlaps) {
+        bring::<F, N>(&from[source..source + 1], &mut to[target..target + 1], 16u32);
+    } else {
+        to[target] = from[source];
     }
 }
 

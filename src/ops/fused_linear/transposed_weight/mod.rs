@@ -32,18 +32,18 @@ pub(super) struct TransposedProduct {
 }
 
 impl TransposedProduct {
-    /// `None` if the weight `[in, out]` lies otherwise, there are too many rows, or no memory for them.
-    pub fn of(x: &CubeTensor, weight: &CubeTensor, norms: bool, gates: bool) -> Option<Self> {
+    /// `None` if the weight `[in, out]` lies otherwise, there are too many rows or no memory for them, or types differ.
+    pub fn of(x: &CubeTensor, weight: &CubeTensor, norm: Option<&CubeTensor>, gates: bool) -> Option<Self> {
         let (client, (rows, _)) = (&x.client, rows_and_columns(x));
         let ([input, columns], strides) = (weight.shape().dims(), weight.meta.strides());
-        let overlaps = overlaps(client);
+        let (overlaps, norms) = (overlaps(client), norm.is_some());
         let form = TransposedForm { rows, input, norms, gates, adds: false, overlaps, once: true };
         let width = columns / (1 + usize::from(gates));
         let hardware = &client.properties().hardware;
         let fits =
             form.memory() <= hardware.max_shared_memory_size && form.units() <= hardware.max_units_per_cube as usize;
         let lies = strides[0] == 1 && strides[1].is_multiple_of(WIDE) && input.is_multiple_of(STEP);
-        let same = x.dtype == weight.dtype && takes(x);
+        let same = x.dtype == weight.dtype && norm.is_none_or(|norm| norm.dtype == x.dtype) && takes(x);
         let some = (1..=MOST_ROWS).contains(&rows) && input > 0 && width > 0;
         (fits && lies && same && some).then_some(Self { form, width, row: strides[1] / WIDE })
     }
@@ -68,7 +68,7 @@ impl TransposedProduct {
         // Where there is no scale and no residual, the kernel reads none.
         let (norm, eps) = norm.map_or_else(|| (weight.clone(), 0.0), |(norm, eps)| (row_major(norm), eps));
         let residual = residual.map_or_else(|| weight.clone(), row_major);
-        let types = [element(x.dtype), element(norm.dtype)];
+        let dtype = element(x.dtype);
         transposed_linear::launch(
             &x.client.clone(),
             CubeCount::new_1d(cubes as u32),
@@ -84,7 +84,7 @@ impl TransposedProduct {
             self.width,
             self.row,
             form,
-            types,
+            dtype,
         );
         y
     }
