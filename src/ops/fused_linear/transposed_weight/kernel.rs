@@ -16,7 +16,7 @@ use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{add_products, bring, inverse_rms, next_may_begin, own_arrived, wait_for, zero_sums};
+use crate::ops::cube::{add_products, bring, inverse_rms, next_may_begin, own_arrived, plane_sum_of_neighbours, wait_for, zero_sums};
 // Columns of a right factor and of a sum.
 pub(super) use crate::ops::fused_linear::MOST_ROWS;
 
@@ -42,16 +42,20 @@ pub(super) const STEP: usize = 2 * DEPTH;
 const NORMED: usize = 4;
 const PLAIN: usize = 6;
 
+/// From one row's sums of a plane to the next row's in the cube's memory, so that the units of a product leave them in different banks.
+const SUMS: usize = 20;
+
+/// Most units that put one element of the result together.
+const MOST_SHARES: usize = 4;
+
 /// Most steps at once, and fewest and most planes.
 const MOST_STEPS: usize = 11;
 const PLANES: [usize; 2] = [4, 16];
 
-/// Registers of a processor, of a unit for a step, and what a unit has besides, of few rows and of more: about as compiled for
-/// NVIDIA's 9.0 (`docs/results/decode_rows_h200.json`).
+/// Registers of a processor, of a unit for a step, and what a unit has besides: about as compiled for NVIDIA's 9.0.
 const REGISTERS: usize = 65536;
 const OF_STEP: usize = 8;
-const BESIDES: [usize; 2] = [32, 48];
-const FEW: usize = 2;
+const BESIDES: usize = 32;
 
 /// What a kernel is made for.
 #[expect(clippy::struct_excessive_bools, reason = "each is a part that a kernel has or has not")]
@@ -102,8 +106,7 @@ impl TransposedForm {
 
     /// Cubes that a processor has room for at a time.
     pub fn at_once(self) -> usize {
-        let [few, more] = BESIDES;
-        let of_unit = OF_STEP * self.steps() + if self.rows > FEW { more } else { few };
+        let of_unit = OF_STEP * self.steps() + BESIDES;
         (REGISTERS / (of_unit * self.units())).max(1)
     }
 
@@ -112,13 +115,24 @@ impl TransposedForm {
         self.all_steps() == self.planes() * self.steps()
     }
 
+    /// From one plane's sums to the next one's in the cube's memory, so that units that put an element together read different banks.
+    fn sums_of_plane(self) -> usize {
+        (self.rows * SUMS).next_multiple_of(32) + 8
+    }
+
+    /// Units that put one element of the result together.
+    fn shares(self) -> usize {
+        let most = self.units() / (self.columns() * self.rows);
+        1 << most.clamp(1, MOST_SHARES).ilog2()
+    }
+
     /// Bytes of the cube's memory: the rows, what scales their elements, each plane's sums, and those of the rows' squares.
     pub fn memory(self) -> usize {
-        2 * self.input * (self.rows + usize::from(self.norms)) + 4 * self.rows * self.planes() * (ROWS + 1)
+        2 * self.input * (self.rows + usize::from(self.norms)) + 4 * self.planes() * (self.sums_of_plane() + self.rows)
     }
 }
 
-#[cube(launch)]
+#[cube(launch, address_type = "u64")]
 pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     x: &mut [Vector<F, N>],
     norm: &[Vector<F, N>],
@@ -155,8 +169,8 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     let mut highs = Array::<Vector<F, N>>::new(steps);
     #[unroll]
     for s in 0..steps {
-        lows[s] = ask::<F, N>(weight, low, plane * steps + s, form);
-        highs[s] = ask::<F, N>(weight, high, plane * steps + s, form);
+        lows[s] = ask::<F, N>(weight, low, plane * steps, s, form);
+        highs[s] = ask::<F, N>(weight, high, plane * steps, s, form);
     }
     if comptime!(form.overlaps) {
         next_may_begin();
@@ -184,68 +198,85 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     }
     sync_plane();
 
-    // In the end of a group of columns a unit has an element of the result.
-    let (row, of_cube) = (unit / columns, unit % columns);
-    let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * ROWS * rows));
-    let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
     let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
+    let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
+    if comptime!(form.norms && !form.once) {
+        let mut own = zero_sums::<P>();
+        for pass in 0..passes {
+            let first = (pass * planes + plane) * steps;
+            let mine = (first * rows + g) * 4 + t;
+            #[unroll]
+            for s in 0..steps {
+                if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+                    let mut factor = Vector::<F, N>::new(F::new(0.0));
+                    if g < rows {
+                        let at = mine + comptime!(s * rows * 4);
+                        factor = factors[at];
+                        factors[at] = factor * scales[first * 4 + t + comptime!(s * 4)];
+                    }
+                    add_products::<F, N, P>(product, factor, factor, factor, &mut own);
+                }
+            }
+        }
+        keep_squares::<P>(&own, &mut squares, form);
+    }
+
+    // In the end of a group of columns some units share an element of the result.
+    let shares = comptime!(form.shares());
+    let (result, share) = (unit / shares, unit % shares);
+    let (row, of_cube) = (result / columns, result % columns);
+    let mut parts = Shared::<[f32]>::new_slice(comptime!(planes * form.sums_of_plane()));
     while group < groups {
         let next_group = group + CUBE_COUNT;
         let (next_low, next_high) = rows_of_weight(next_group, width, weight_row, form);
         let mut sums = zero_sums::<P>();
-        // Each row's product with itself is one of those of all rows with all.
         let mut own = zero_sums::<P>();
         for pass in 0..passes {
             let first = (pass * planes + plane) * steps;
+            // What is asked for next, of this group of columns or the next one.
             let mut next = first + comptime!(planes * steps);
+            low += comptime!(planes * steps * 4);
+            high += comptime!(planes * steps * 4);
             if pass + 1 == passes {
                 next = plane * steps;
                 low = next_low;
                 high = next_high;
             }
+            let mine = (first * rows + g) * 4 + t;
             #[unroll]
             for s in 0..steps {
                 if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
                     // Columns of the right factor beyond the last row's are zeros.
                     let mut right = Vector::<F, N>::new(F::new(0.0));
                     if g < rows {
-                        right = factors[((first + s) * rows + g) * 4 + t];
+                        right = (&factors[mine..mine + comptime!(s * rows * 4 + 1)])[comptime!(s * rows * 4)];
                     }
-                    if comptime!(form.norms) {
-                        if comptime!(form.once) || group == CUBE_POS {
-                            add_products::<F, N, P>(product, right, right, right, &mut own);
-                        }
-                        right *= scales[(first + s) * 4 + t];
+                    if comptime!(form.norms && form.once) {
+                        add_products::<F, N, P>(product, right, right, right, &mut own);
+                        right *= (&scales[first * 4 + t..first * 4 + t + comptime!(s * 4 + 1)])[comptime!(s * 4)];
                     }
                     add_products::<F, N, P>(product, lows[s], highs[s], right, &mut sums);
                 }
                 if comptime!(passes > 1 || !form.once) {
                     if pass + 1 < passes || next_group < groups {
-                        lows[s] = ask::<F, N>(weight, low, next + s, form);
-                        highs[s] = ask::<F, N>(weight, high, next + s, form);
+                        lows[s] = ask::<F, N>(weight, low, next, s, form);
+                        highs[s] = ask::<F, N>(weight, high, next, s, form);
                     }
                 }
             }
         }
 
-        if comptime!(form.norms) {
-            if comptime!(form.once) || group == CUBE_POS {
-                #[unroll]
-                for e in 0..PAIR {
-                    if g < rows && g == 2 * t + e {
-                        squares[g * planes + plane] = own[0].extract(e) + own[2].extract(e);
-                    }
-                }
-            }
+        if comptime!(form.norms && form.once) {
+            keep_squares::<P>(&own, &mut squares, form);
         }
-        // Sum `(plane, row of the left factor, row of x)`.
+        // Sum `(plane, row of x, row of the left factor)`.
         #[unroll]
         for half in 0..2usize {
             #[unroll]
             for e in 0..PAIR {
                 let of_row = 2 * t + e;
                 if of_row < rows {
-                    parts[(plane * ROWS + 8 * half + g) * rows + of_row] =
+                    parts[plane * comptime!(form.sums_of_plane()) + of_row * SUMS + 8 * half + g] =
                         sums[half].extract(e) + sums[2 + half].extract(e);
                 }
             }
@@ -254,22 +285,21 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
         if row < rows && group * columns + of_cube < width {
             let mut scale = f32::new(1.0);
             if comptime!(form.norms) {
-                let mut square = f32::new(0.0);
-                #[unroll]
-                for plane in 0..planes {
-                    square += squares[row * planes + plane];
-                }
+                let square = whole(&squares, row * planes + share, 1usize, form);
                 scale = inverse_rms::<f32>(square, comptime!(form.input as f32).runtime(), eps);
             }
-            let mut sum = whole(&parts, of_cube * rows + row, form) * scale;
+            let first = share * comptime!(form.sums_of_plane()) + row * SUMS + of_cube;
+            let mut sum = whole(&parts, first, comptime!(form.sums_of_plane()), form) * scale;
             if comptime!(form.gates) {
-                let up = whole(&parts, (of_cube + 8) * rows + row, form) * scale;
+                let up = whole(&parts, first + 8, comptime!(form.sums_of_plane()), form) * scale;
                 sum = sum * up / (f32::new(1.0) + (-sum).exp());
             }
             if comptime!(form.adds) {
                 sum += f32::cast_from(beside);
             }
-            y[row * width + group * columns + of_cube] = F::cast_from(sum);
+            if share == 0 {
+                y[row * width + group * columns + of_cube] = F::cast_from(sum);
+            }
         }
         group = next_group;
         if comptime!(form.once) {
@@ -297,13 +327,27 @@ fn fetch<F: Float, N: Size>(
     }
 }
 
+/// Leaves a plane's part of each row's squares for the others: a row's product with itself is one of those of all rows with all.
+#[cube]
+fn keep_squares<P: Size>(own: &Array<Vector<f32, P>>, squares: &mut Shared<[f32]>, #[comptime] form: TransposedForm) {
+    let unit = UNIT_POS as usize;
+    let (plane, lane) = (unit / PLANE, unit % PLANE);
+    let (g, t) = (lane / 4, lane % 4);
+    #[unroll]
+    for e in 0..PAIR {
+        if g < form.rows && g == 2 * t + e {
+            squares[g * comptime!(form.planes()) + plane] = own[0].extract(e) + own[2].extract(e);
+        }
+    }
+}
+
 /// Asks for what is added to this unit's element of the result, zero where there is none.
 #[cube]
 fn ask_beside<F: Float>(residual: &[F], group: usize, width: usize, #[comptime] form: TransposedForm) -> F {
     let mut beside = F::new(0.0);
     if comptime!(form.adds) {
-        let (columns, unit) = (comptime!(form.columns()), UNIT_POS as usize);
-        let (row, column) = (unit / columns, group * columns + unit % columns);
+        let (columns, result) = (comptime!(form.columns()), UNIT_POS as usize / comptime!(form.shares()));
+        let (row, column) = (result / columns, group * columns + result % columns);
         if row < form.rows && column < width {
             beside = residual[row * width + column];
         }
@@ -319,31 +363,36 @@ fn rows_of_weight(group: usize, width: usize, weight_row: usize, #[comptime] for
     let column = group * comptime!(form.columns()) + g;
     let low = min(column, width - 1);
     let high = if comptime!(form.gates) { width + low } else { min(column + 8, width - 1) };
-    (low * weight_row + t, high * weight_row + t)
+    let first = UNIT_POS as usize / PLANE * comptime!(form.steps() * 4) + t;
+    (low * weight_row + first, high * weight_row + first)
 }
 
-/// Asks for a unit's vector of a row of the weight in one step, zeros behind the last.
+/// Asks for a unit's vector of a row of the weight in the step that is `s` behind `first`, at which the row is given; zeros behind
+/// the last step.
 #[cube]
 fn ask<F: Float, N: Size>(
     weight: &[Vector<F, N>],
     row: usize,
-    step: usize,
+    first: usize,
+    #[comptime] s: usize,
     #[comptime] form: TransposedForm,
 ) -> Vector<F, N> {
     let mut vector = Vector::<F, N>::new(F::new(0.0));
-    if comptime!(form.is_even()) || step < comptime!(form.all_steps()) {
-        vector = weight[row + step * 4];
+    if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
+        let rest = &weight[row..row + comptime!(s * 4 + 1)];
+        vector = rest[comptime!(s * 4)];
     }
     vector
 }
 
-/// What all planes have of the sum that is `at` in each one's.
+/// What all planes have of a sum, of which `first` is this unit's first share, the next plane's `stride` behind. All units that share it
+/// must call this.
 #[cube]
-fn whole(parts: &Shared<[f32]>, at: usize, #[comptime] form: TransposedForm) -> f32 {
-    let mut sum = parts[at];
+fn whole(parts: &Shared<[f32]>, first: usize, #[comptime] stride: usize, #[comptime] form: TransposedForm) -> f32 {
+    let mut sum = parts[first];
     #[unroll]
-    for plane in 1..comptime!(form.planes()) {
-        sum += parts[comptime!(plane * ROWS * form.rows) + at];
+    for round in 1..comptime!(form.planes() / form.shares()) {
+        sum += parts[first + comptime!(round * form.shares() * stride)];
     }
-    sum
+    plane_sum_of_neighbours::<f32>(sum, comptime!(form.shares()))
 }
