@@ -4,6 +4,9 @@
 //! row that is to be multiplied is a column of the right factor. A plane brings its part of the rows once, for all columns of its cube.
 //!
 //! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
+//!
+//! How many cubes a processor has room for decides (`docs/results/decode_registers_h200.json`). Indices have 64 bits, so that a unit reads
+//! at fixed distances from few addresses: sums of 32 bits could overflow, and each would be an address with registers of its own.
 
 #![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
 #![expect(
@@ -16,7 +19,9 @@ use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 
-use crate::ops::cube::{add_products, bring, inverse_rms, next_may_begin, own_arrived, plane_sum_of_neighbours, wait_for, zero_sums};
+use crate::ops::cube::{
+    add_products, bring, inverse_rms, next_may_begin, own_arrived, plane_sum_of_neighbours, wait_for, zero_sums,
+};
 // Columns of a right factor and of a sum.
 pub(super) use crate::ops::fused_linear::MOST_ROWS;
 
@@ -48,9 +53,13 @@ const SUMS: usize = 20;
 /// Most units that put one element of the result together.
 const MOST_SHARES: usize = 4;
 
-/// Most steps at once, and fewest and most planes.
+/// Most steps at once, and fewest and most planes; most where many rows have a norm (`docs/results/decode_registers_h200.json`).
 const MOST_STEPS: usize = 11;
 const PLANES: [usize; 2] = [4, 16];
+const MOST_OF_MANY_ROWS: usize = 8;
+
+/// Few rows, of which squares can be summed up along with products.
+const FEW: usize = 2;
 
 /// Registers of a processor, of a unit for a step, and what a unit has besides: about as compiled for NVIDIA's 9.0.
 const REGISTERS: usize = 65536;
@@ -86,6 +95,7 @@ impl TransposedForm {
 
     fn planes(self) -> usize {
         let [fewest, most] = PLANES;
+        let most = if self.norms && self.rows > FEW { MOST_OF_MANY_ROWS } else { most };
         let steps = if self.norms { NORMED } else { PLAIN };
         self.all_steps().div_ceil(steps).next_power_of_two().clamp(fewest, most)
     }
@@ -110,6 +120,12 @@ impl TransposedForm {
         (REGISTERS / (of_unit * self.units())).max(1)
     }
 
+    /// Whether squares are summed up along with the products. They are before where that happens again and again, and where rows are
+    /// many, since registers would not do for two cubes at a time.
+    fn sums_squares_along(self) -> bool {
+        self.norms && self.once && self.rows <= FEW
+    }
+
     /// Whether every plane asks once, and all for as many steps.
     fn is_even(self) -> bool {
         self.all_steps() == self.planes() * self.steps()
@@ -128,7 +144,8 @@ impl TransposedForm {
 
     /// Bytes of the cube's memory: the rows, what scales their elements, each plane's sums, and those of the rows' squares.
     pub fn memory(self) -> usize {
-        2 * self.input * (self.rows + usize::from(self.norms)) + 4 * self.planes() * (self.sums_of_plane() + self.rows)
+        let scales = if self.norms { self.input } else { WIDE };
+        2 * (self.input * self.rows + scales) + 4 * self.planes() * (self.sums_of_plane() + self.rows)
     }
 }
 
@@ -154,9 +171,10 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     let mut group = CUBE_POS;
     let (mut low, mut high) = rows_of_weight(group, width, weight_row, form);
     // A plane brings the scales and the elements of rows that it multiplies, and waits for no other: of a step each row's vectors, one
-    // row behind the other.
-    let mut scales =
-        Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(if form.norms { vectors } else { 1 }), 16usize);
+    // row behind the other. They begin at a multiple of 128 bytes: copies to 16 behind one were slow.
+    let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 128usize);
+    let scales = comptime!(if form.norms { vectors } else { 1 });
+    let mut scales = Shared::<[Vector<F, N>]>::new_aligned_slice(scales, 16usize);
     if comptime!(form.norms) {
         for pass in 0..passes {
             let first = (pass * planes + plane) * comptime!(steps * 4);
@@ -180,7 +198,6 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
         }
     }
     let mut beside = ask_beside::<F>(&*residual, group, width, form);
-    let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 16usize);
     for pass in 0..passes {
         let first = (pass * planes + plane) * steps;
         #[unroll]
@@ -200,7 +217,7 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
 
     let product = MmaDefinition::<F, F, f32>::new(ROWS, MOST_ROWS, DEPTH);
     let mut squares = Shared::<[f32]>::new_slice(comptime!(if form.norms { rows * planes } else { 1 }));
-    if comptime!(form.norms && !form.once) {
+    if comptime!(form.norms && !form.sums_squares_along()) {
         let mut own = zero_sums::<P>();
         for pass in 0..passes {
             let first = (pass * planes + plane) * steps;
@@ -218,7 +235,7 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
                 }
             }
         }
-        keep_squares::<P>(&own, &mut squares, form);
+        keep_squares::<P>(own, &mut squares, form);
     }
 
     // In the end of a group of columns some units share an element of the result.
@@ -249,11 +266,11 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
                     // Columns of the right factor beyond the last row's are zeros.
                     let mut right = Vector::<F, N>::new(F::new(0.0));
                     if g < rows {
-                        right = (&factors[mine..mine + comptime!(s * rows * 4 + 1)])[comptime!(s * rows * 4)];
+                        right = factors[mine + comptime!(s * rows * 4)];
                     }
-                    if comptime!(form.norms && form.once) {
+                    if comptime!(form.sums_squares_along()) {
                         add_products::<F, N, P>(product, right, right, right, &mut own);
-                        right *= (&scales[first * 4 + t..first * 4 + t + comptime!(s * 4 + 1)])[comptime!(s * 4)];
+                        right *= scales[first * 4 + t + comptime!(s * 4)];
                     }
                     add_products::<F, N, P>(product, lows[s], highs[s], right, &mut sums);
                 }
@@ -266,8 +283,8 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
             }
         }
 
-        if comptime!(form.norms && form.once) {
-            keep_squares::<P>(&own, &mut squares, form);
+        if comptime!(form.sums_squares_along()) {
+            keep_squares::<P>(own, &mut squares, form);
         }
         // Sum `(plane, row of x, row of the left factor)`.
         #[unroll]
@@ -329,7 +346,7 @@ fn fetch<F: Float, N: Size>(
 
 /// Leaves a plane's part of each row's squares for the others: a row's product with itself is one of those of all rows with all.
 #[cube]
-fn keep_squares<P: Size>(own: &Array<Vector<f32, P>>, squares: &mut Shared<[f32]>, #[comptime] form: TransposedForm) {
+fn keep_squares<P: Size>(own: Array<Vector<f32, P>>, squares: &mut Shared<[f32]>, #[comptime] form: TransposedForm) {
     let unit = UNIT_POS as usize;
     let (plane, lane) = (unit / PLANE, unit % PLANE);
     let (g, t) = (lane / 4, lane % 4);
@@ -379,8 +396,7 @@ fn ask<F: Float, N: Size>(
 ) -> Vector<F, N> {
     let mut vector = Vector::<F, N>::new(F::new(0.0));
     if comptime!(form.is_even()) || first + s < comptime!(form.all_steps()) {
-        let rest = &weight[row..row + comptime!(s * 4 + 1)];
-        vector = rest[comptime!(s * 4)];
+        vector = weight[row + comptime!(s * 4)];
     }
     vector
 }
