@@ -2,7 +2,8 @@
 //! it, and wait for the rest by themselves (CUDA's programming guide, programmatic dependent launch).
 //!
 //! A kernel that overlaps waits before it reads what a launch before it has left or writes anything. What it reads before that
-//! must be older than the last launch that did not overlap: such a launch began when all before it had ended. Weights are.
+//! must be older than the last launch that did not overlap: such a launch began when all before it had ended. Weights are, and
+//! norms' scales.
 
 use cubecl::client::Client;
 use cubecl::prelude::*;

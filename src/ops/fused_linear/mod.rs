@@ -140,7 +140,8 @@ pub fn transposed(weight: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FusedLinearOps>::transposed(weight.into_dispatch()))
 }
 
-/// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`.
+/// `x [.., in]` normalised with `norm [in]`, times `weight [in, out]`. As of a [`transposed`] weight, no launch that overlaps may have
+/// written the norm.
 #[must_use]
 pub fn rms_norm_linear(x: Tensor<3>, norm: Tensor<1>, weight: Tensor<2>, eps: f64, by: Products) -> Tensor<3> {
     let (x, norm, weight) = (x.into_dispatch(), norm.into_dispatch(), weight.into_dispatch());

@@ -3,9 +3,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::*;
 use crate::ops::testing::{assert_close, devices, random};
 
-/// Rows, and elements of each before and after; the last two have more columns than the cubes make
+/// Rows, and elements of each before and after; the last three have more columns than the cubes make
 /// at once that fit on a device of up to 138 processors, which then make several groups of them.
-const SIZES: [(usize, usize, usize); 10] = [
+const SIZES: [(usize, usize, usize); 12] = [
     (1, 512, 1000),
     (1, 37, 14),
     (2, 96, 130),
@@ -14,7 +14,9 @@ const SIZES: [(usize, usize, usize); 10] = [
     (9, 16, 24),
     (3, 1376, 36),
     (8, 5664, 24),
-    (5, 64, 20000),
+    (1, 5664, 24),
+    (1, 64, 26600),
+    (5, 64, 26600),
     (2, 5664, 2400),
 ];
 

@@ -5,8 +5,9 @@
 //!
 //! Where launches overlap, a cube asks for its weights before it waits for the rows, while the launch before it still runs.
 //!
-//! How many cubes a processor has room for decides (`docs/results/decode_registers_h200.json`). Indices have 64 bits, so that a unit reads
-//! at fixed distances from few addresses: sums of 32 bits could overflow, and each would be an address with registers of its own.
+//! How fast it is hangs on how many cubes a processor has room for, and that on registers (`docs/results/decode_registers_h200.json`). Indices
+//! have 64 bits, so that a unit reads at fixed distances from few addresses: sums of 32 bits could overflow, and each would be an
+//! address with registers of its own.
 
 #![expect(clippy::too_many_lines, reason = "a kernel is one sweep: its loops share what is in registers")]
 #![expect(
@@ -42,10 +43,20 @@ pub(super) const PAIR: usize = 2;
 /// Elements of a row in one step, two products: a vector of each of four units.
 pub(super) const STEP: usize = 2 * DEPTH;
 
-/// Steps that a plane asks for at once if there are planes enough, of a product whose rows have a norm and of others
-/// (`docs/results/decode_rows_h200.json`, `decode_planes_h200.json`).
+/// So many rows are few, others many.
+const FEW: usize = 2;
+
+/// Steps that a plane asks for at once if there are planes enough, of a product of few rows with a norm, of many, and of others
+/// (`docs/results/decode_rows_h200.json`, `decode_registers_h200.json`, `decode_planes_h200.json`).
 const NORMED: usize = 4;
+const NORMED_MANY: usize = 8;
 const PLAIN: usize = 6;
+
+/// Most steps at once.
+const MOST_STEPS: usize = 11;
+
+/// Fewest and most planes.
+const PLANES: [usize; 2] = [4, 16];
 
 /// From one row's sums of a plane to the next row's in the cube's memory, so that the units of a product leave them in different banks.
 const SUMS: usize = 20;
@@ -53,18 +64,14 @@ const SUMS: usize = 20;
 /// Most units that put one element of the result together.
 const MOST_SHARES: usize = 4;
 
-/// Most steps at once, and fewest and most planes; most where many rows have a norm (`docs/results/decode_registers_h200.json`).
-const MOST_STEPS: usize = 11;
-const PLANES: [usize; 2] = [4, 16];
-const MOST_OF_MANY_ROWS: usize = 8;
-
-/// Few rows, of which squares can be summed up along with products.
-const FEW: usize = 2;
-
-/// Registers of a processor, of a unit for a step, and what a unit has besides: about as compiled for NVIDIA's 9.0.
+/// Registers of a processor, of a unit for a step, and what a unit has besides, of few rows and of many: about as compiled for
+/// NVIDIA's 9.0 (`docs/results/decode_registers_h200.json`).
 const REGISTERS: usize = 65536;
 const OF_STEP: usize = 8;
-const BESIDES: usize = 32;
+const BESIDES: [usize; 2] = [32, 64];
+
+/// Bytes of a cube's memory that the device keeps for itself.
+const KEPT_BYTES: usize = 1024;
 
 /// What a kernel is made for.
 #[expect(clippy::struct_excessive_bools, reason = "each is a part that a kernel has or has not")]
@@ -95,8 +102,11 @@ impl TransposedForm {
 
     fn planes(self) -> usize {
         let [fewest, most] = PLANES;
-        let most = if self.norms && self.rows > FEW { MOST_OF_MANY_ROWS } else { most };
-        let steps = if self.norms { NORMED } else { PLAIN };
+        let steps = match (self.norms, self.is_few()) {
+            (true, true) => NORMED,
+            (true, false) => NORMED_MANY,
+            (false, _) => PLAIN,
+        };
         self.all_steps().div_ceil(steps).next_power_of_two().clamp(fewest, most)
     }
 
@@ -114,16 +124,21 @@ impl TransposedForm {
         self.all_steps().div_ceil(self.planes() * self.passes())
     }
 
-    /// Cubes that a processor has room for at a time.
-    pub fn at_once(self) -> usize {
-        let of_unit = OF_STEP * self.steps() + BESIDES;
-        (REGISTERS / (of_unit * self.units())).max(1)
+    fn is_few(self) -> bool {
+        self.rows <= FEW
     }
 
-    /// Whether squares are summed up along with the products. They are before where that happens again and again, and where rows are
-    /// many, since registers would not do for two cubes at a time.
+    /// Cubes that a processor has room for at a time, which has `memory` bytes for theirs.
+    pub fn at_once(self, memory: usize) -> usize {
+        let [few, many] = BESIDES;
+        let of_unit = OF_STEP * self.steps() + if self.is_few() { few } else { many };
+        let cubes = (REGISTERS / (of_unit * self.units())).min(memory / (self.memory() + KEPT_BYTES));
+        cubes.max(1)
+    }
+
+    /// Whether squares are summed up along with the products, and not before them: once, and while there are registers enough.
     fn sums_squares_along(self) -> bool {
-        self.norms && self.once && self.rows <= FEW
+        self.norms && self.once && self.is_few()
     }
 
     /// Whether every plane asks once, and all for as many steps.
@@ -136,7 +151,7 @@ impl TransposedForm {
         (self.rows * SUMS).next_multiple_of(32) + 8
     }
 
-    /// Units that put one element of the result together.
+    /// Units that put one element of the result together, a power of two that planes are a multiple of.
     fn shares(self) -> usize {
         let most = self.units() / (self.columns() * self.rows);
         1 << most.clamp(1, MOST_SHARES).ilog2()
@@ -173,8 +188,8 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     // A plane brings the scales and the elements of rows that it multiplies, and waits for no other: of a step each row's vectors, one
     // row behind the other. They begin at a multiple of 128 bytes: copies to 16 behind one were slow.
     let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 128usize);
-    let scales = comptime!(if form.norms { vectors } else { 1 });
-    let mut scales = Shared::<[Vector<F, N>]>::new_aligned_slice(scales, 16usize);
+    let scale_vectors = comptime!(if form.norms { vectors } else { 1 });
+    let mut scales = Shared::<[Vector<F, N>]>::new_aligned_slice(scale_vectors, 16usize);
     if comptime!(form.norms) {
         for pass in 0..passes {
             let first = (pass * planes + plane) * comptime!(steps * 4);

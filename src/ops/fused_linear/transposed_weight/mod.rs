@@ -60,9 +60,10 @@ impl TransposedProduct {
         let form = TransposedForm { adds: residual.is_some(), ..self.form };
         let groups = self.width.div_ceil(form.columns());
         // More groups than there is room for are made one after the other, if the device tells how many processors it has.
+        let memory = x.client.properties().hardware.max_shared_memory_size;
         let cubes = match processors(&x.client) {
             1 => groups,
-            many => groups.min(form.at_once() * many),
+            many => groups.min(form.at_once(memory) * many),
         };
         let form = TransposedForm { once: cubes == groups, ..form };
         // Where there is no scale and no residual, the kernel reads none.
