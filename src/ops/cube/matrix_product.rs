@@ -16,7 +16,7 @@ use cubecl::ir::ElemType;
 use cubecl::ir::features::MmaConfig;
 use cubecl::prelude::*;
 
-use super::element;
+use super::{add_product, element};
 
 /// Rows of a left factor, columns of a right one, and what both share.
 const PIECE: [usize; 3] = [16, 8, 16];
@@ -387,11 +387,6 @@ fn add_products<F: Float, P: Size>(
         right[0] = rights[2 * half];
         right[1] = rights[2 * half + 1];
         let at = comptime!(first + 2 * half);
-        let mut before = Array::<Vector<f32, P>>::new(2usize);
-        before[0] = sums[at];
-        before[1] = sums[at + 1];
-        let after = product.execute(&left, &right, &before);
-        sums[at] = after[0];
-        sums[at + 1] = after[1];
+        add_product::<F, P>(product, &left, &right, sums, at);
     }
 }

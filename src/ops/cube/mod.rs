@@ -30,7 +30,7 @@ pub(crate) use overlap::{next_may_begin, overlaps, wait_for};
 pub(crate) use product::{product, product_add, product_in};
 pub(crate) use quick::{exp2_of, reciprocal_of};
 pub(crate) use rows::{Norm, NormRows, Shares, asks_at_once, item_of, norm_rows, row_factor, row_of};
-pub(crate) use vector_products::{add_products, zero_sums};
+pub(crate) use vector_products::{add_product, add_products, zero_sums};
 
 /// Units of a cube that works through elements one by one.
 const UNITS: u32 = 256;

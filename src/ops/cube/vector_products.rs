@@ -36,13 +36,25 @@ pub(crate) fn add_products<F: Float, N: Size, P: Size>(
             a[2 * pair + 1] = pair_of::<F, N, P>(high, from);
             b[pair] = pair_of::<F, N, P>(right, from);
         }
-        let mut before = Array::<Vector<f32, P>>::new(2usize);
-        before[0] = sums[2 * half];
-        before[1] = sums[2 * half + 1];
-        let after = product.execute(&a, &b, &before);
-        sums[2 * half] = after[0];
-        sums[2 * half + 1] = after[1];
+        add_product::<F, P>(product, &a, &b, sums, comptime!(2 * half));
     }
+}
+
+/// Adds a product to sums `at` and `at + 1`, those of rows `g` and `g + 8`.
+#[cube]
+pub(crate) fn add_product<F: Float, P: Size>(
+    product: MmaDefinition<F, F, f32>,
+    a: &Array<Vector<F, P>>,
+    b: &Array<Vector<F, P>>,
+    sums: &mut Array<Vector<f32, P>>,
+    #[comptime] at: usize,
+) {
+    let mut before = Array::<Vector<f32, P>>::new(2usize);
+    before[0] = sums[at];
+    before[1] = sums[at + 1];
+    let after = product.execute(a, b, &before);
+    sums[at] = after[0];
+    sums[at + 1] = after[1];
 }
 
 /// Elements `2 at` and `2 at + 1` of a vector.

@@ -20,6 +20,7 @@ mod tile;
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
+use crate::ops::cube::add_product;
 pub(super) use crate::ops::cube::exp2_of;
 
 use super::places::NEVER;
@@ -113,12 +114,7 @@ fn add_products<F: Float, P: Size>(
             right[0] = b[2 * half];
             right[1] = b[2 * half + 1];
             let at = comptime!(2 * (left * columns + first + half));
-            let mut before = Array::<Vector<f32, P>>::new(2usize);
-            before[0] = sums[at];
-            before[1] = sums[at + 1];
-            let after = product.execute(&a, &right, &before);
-            sums[at] = after[0];
-            sums[at + 1] = after[1];
+            add_product::<F, P>(product, &a, &right, sums, at);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Products of few rows with a weight that lies `[out, in]`, as [`kernel`] makes them.
 
+mod form;
 mod kernel;
 
 use burn::backend::TensorMetadata;
@@ -9,7 +10,8 @@ use cubecl::prelude::*;
 
 use crate::ops::cube::{element, multiplies, new_tensor, overlaps, processors, row_major, rows_and_columns};
 use crate::ops::primitive::with_last;
-use kernel::{MOST_ROWS, PAIR, STEP, TransposedForm, WIDE, transposed_linear};
+use form::{MOST_ROWS, PAIR, STEP, TransposedForm, WIDE};
+use kernel::transposed_linear;
 
 /// Whether a weight `[in, out]` is better laid `[out, in]` for the kernel.
 pub(super) fn reads(weight: &CubeTensor) -> bool {

@@ -18,7 +18,7 @@ use super::DecodeTile;
 use super::end::leave;
 use crate::ops::attention::matrices::{exp2, exp2_of};
 use crate::ops::attention::places::NEVER;
-use crate::ops::cube::{add_products, zero_sums};
+use crate::ops::cube::{add_product, add_products, zero_sums};
 
 pub(super) use passing::first_passing;
 use passing::{Passing, ask_keys, ask_values, first_key, put_among};
@@ -171,12 +171,7 @@ pub(super) fn decode_on_matrices<F: Float, A: Float, N: Size>(
                     a[2 * pair + half] = two;
                 }
             }
-            let mut before = Array::<Vector<f32, Pair>>::new(2usize);
-            before[0] = sums[2 * i];
-            before[1] = sums[2 * i + 1];
-            let after = product.execute(&a, &b, &before);
-            sums[2 * i] = after[0];
-            sums[2 * i + 1] = after[1];
+            add_product::<F, Pair>(product, &a, &b, &mut sums, comptime!(2 * i));
         }
         ask_values::<F, N>(values, passing, next, min(end, stored), capacity, tile);
     }
