@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::{MatrixTile, WIDE};
+use super::{MatrixTile, WIDE, place};
 use crate::ops::attention::places::{Head, Places, key_at, query_at, row_at, value_at};
 use crate::ops::cube::{bring, own_arrived};
 
@@ -30,11 +30,11 @@ pub(super) fn copy<F: Float, W: Size>(
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
-    let vectors = comptime!(tile.sizes.head_dim / WIDE);
+    let vectors = comptime!(tile.vectors());
     #[unroll]
     for i in 0..comptime!(tile.each(count)) {
-        let place = UNIT_POS_X as usize + comptime!(i * tile.units());
-        let (row, d) = (place / vectors, place % vectors);
+        let number = UNIT_POS_X as usize + comptime!(i * tile.units());
+        let (row, d) = (number / vectors, number % vectors);
         if row < count {
             let start = if comptime!(part == Part::Queries) {
                 query_at(head, first + row, at, tile.sizes)
@@ -46,7 +46,7 @@ pub(super) fn copy<F: Float, W: Size>(
                 value_at(head, first + row, at)
             };
             let bytes = select(first + row < end, 16u32, 0u32);
-            let (source, target) = (start / WIDE + d, (begin + row) * comptime!(tile.stride()) + d);
+            let (source, target) = (start / WIDE + d, place(begin, row, d, tile));
             bring::<F, W>(&from[source..source + 1], &mut to[target..target + 1], bytes);
         }
     }

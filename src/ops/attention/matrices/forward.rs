@@ -41,9 +41,9 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     // Of a power of two instead of e.
     let scale = scale * LOG2_E;
 
-    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.stride()), 16usize);
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.vectors()), 128usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.vectors()), 128usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(slots * step * tile.vectors()), 128usize);
     copy::<F, W>(queries, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(keys, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
     close_group();

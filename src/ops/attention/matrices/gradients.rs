@@ -38,10 +38,10 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
 
-    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.stride()), 16usize);
-    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
-    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.stride()), 16usize);
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.vectors()), 128usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(staying * tile.vectors()), 128usize);
+    let mut k = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.vectors()), 128usize);
+    let mut v = Shared::<[Vector<F, W>]>::new_aligned_slice(comptime!(2 * step * tile.vectors()), 128usize);
     copy::<F, W>(qkv, &mut q, 0, &head, first_row, end_row, &at, Part::Queries, staying, tile);
     copy::<F, W>(gradient, &mut d_out, 0, &head, first_row, end_row, &at, Part::Results, staying, tile);
     copy::<F, W>(qkv, &mut k, 0, &head, 0, end_key, &at, Part::Keys, step, tile);
@@ -150,9 +150,9 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let end_key = at.past + at.seq;
     let first_key = tile_in_turn() * staying;
 
-    let room = comptime!(staying.max(2 * passing) * tile.stride());
-    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 16usize);
-    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 16usize);
+    let room = comptime!(staying.max(2 * passing) * tile.vectors());
+    let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 128usize);
+    let mut d_out = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 128usize);
     let mut row_sums = Shared::<[f32]>::new_slice(comptime!(2 * passing));
     let mut row_delta = Shared::<[f32]>::new_slice(comptime!(2 * passing));
     copy::<F, W>(qkv, &mut q, 0, &head, first_key, end_key, &at, Part::Keys, staying, tile);

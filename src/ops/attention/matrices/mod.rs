@@ -45,8 +45,19 @@ pub(super) const PLANE: usize = 32;
 /// Elements copied at once, 16 bytes.
 pub(super) const WIDE: usize = 8;
 
+/// Vectors in a line of a cube's memory, which is 128 bytes that are read or written at once.
+const LINE: usize = 8;
+
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
+
+/// Where a vector of row `row` of those from `first` on, a multiple of eight, lies in a cube's memory.
+#[cube]
+fn place(first: usize, row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {
+    let swapped = comptime!(tile.swapped());
+    let turn = row / comptime!(LINE / swapped) % swapped;
+    (first + row) * comptime!(tile.vectors()) + (vector ^ turn)
+}
 
 /// The left factor of 16 rows from `row` and 16 features from `16 step`.
 #[cube]
@@ -58,7 +69,7 @@ fn left_factor<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
+    let start = place(row, lane % 16, lane / 16 + 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
 }
 
@@ -72,7 +83,7 @@ fn right_across<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane / 16 * 8 + lane % 8) * comptime!(tile.stride()) + lane / 8 % 2 + 2 * step;
+    let start = place(row, lane / 16 * 8 + lane % 8, lane / 8 % 2 + 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
 }
 
@@ -86,7 +97,7 @@ fn right_along<F: Float, W: Size, P: Size>(
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = (row + lane % 16) * comptime!(tile.stride()) + lane / 16 + 2 * step;
+    let start = place(row, lane % 16, lane / 16 + 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
 }
 

@@ -1,4 +1,4 @@
-use super::{COLUMNS, DEPTH, PLANE, ROWS, WIDE};
+use super::{COLUMNS, DEPTH, LINE, PLANE, ROWS, WIDE};
 use crate::ops::attention::places::Sizes;
 
 /// What one cube works on.
@@ -40,7 +40,7 @@ impl MatrixTile {
 
     /// Vectors of `count` rows that each unit copies.
     pub(super) fn each(self, count: usize) -> usize {
-        (count * self.sizes.head_dim / WIDE).div_ceil(self.units())
+        (count * self.vectors()).div_ceil(self.units())
     }
 
     /// Units that leave what they have to those of the first share.
@@ -48,17 +48,22 @@ impl MatrixTile {
         (self.shares - 1) * self.planes * PLANE
     }
 
-    /// From one row to the next in a cube's memory, in vectors: one more than a row has, so that rows begin in different
-    /// banks.
-    pub(super) fn stride(self) -> usize {
-        self.sizes.head_dim / WIDE + 1
+    /// Vectors of a row.
+    pub(super) fn vectors(self) -> usize {
+        self.sizes.head_dim / WIDE
+    }
+
+    /// Vectors of a row that change places among each other, so that a vector of eight rows lies in eight places of a line of
+    /// 128 bytes: as many as a line has, or fewer where rows are not a multiple of a line.
+    pub(super) fn swapped(self) -> usize {
+        (1 << self.vectors().trailing_zeros()).min(LINE)
     }
 
     /// Bytes of a cube's memory for `matrices` whose rows stay, for two whose rows pass by, and for what givers leave.
     pub fn memory(self, matrices: usize) -> usize {
         let rows = matrices * self.staying() + 2 * self.slots * self.step();
         let given = self.lefts * (ROWS * self.sizes.head_dim / PLANE + 4) * self.givers();
-        rows * self.stride() * 16 + 4 * given
+        rows * self.vectors() * 16 + 4 * given
     }
 
     /// Left factors in a row's features.
