@@ -19,3 +19,10 @@ pub(crate) fn bring<F: Float, W: Size>(from: &[Vector<F, W>], to: &mut [Vector<F
 pub(crate) fn own_arrived() {
     gpu_asm!("cp.async.wait_all;");
 }
+
+/// Has CUDA's compiler use as many registers as are good for a unit, however few cubes a processor then has room for (PTX ISA,
+/// `.minnctapersm`).
+#[cube]
+pub(crate) fn for_one_cube() {
+    gpu_asm!("// .minnctapersm 1");
+}

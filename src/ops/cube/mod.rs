@@ -24,7 +24,7 @@ use cubecl::ir::features::Plane;
 use cubecl::ir::{ElemType, FloatKind, IntKind};
 use cubecl::prelude::*;
 
-pub(crate) use copies::{bring, own_arrived};
+pub(crate) use copies::{bring, for_one_cube, own_arrived};
 pub(crate) use matrix_product::multiplies;
 pub(crate) use overlap::{next_may_begin, overlaps, wait_for};
 pub(crate) use product::{product, product_add, product_in};

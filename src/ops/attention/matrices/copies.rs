@@ -30,24 +30,28 @@ pub(super) fn copy<F: Float, W: Size>(
     #[comptime] count: usize,
     #[comptime] tile: MatrixTile,
 ) {
-    let vectors = comptime!(tile.vectors());
+    let (vectors, at_once) = comptime!((tile.vectors(), tile.brought_at_once()));
+    let (row, d) = (UNIT_POS_X as usize / vectors, UNIT_POS_X as usize % vectors);
+    let left = end - min(first, end);
+    let place = begin * vectors + place(row, d, tile);
+    let places = &mut to[place..place + comptime!(count * vectors)];
     #[unroll]
-    for i in 0..comptime!(tile.each(count)) {
-        let number = UNIT_POS_X as usize + comptime!(i * tile.units());
-        let (row, d) = (number / vectors, number % vectors);
-        if row < count {
-            let start = if comptime!(part == Part::Queries) {
-                query_at(head, first + row, at, tile.sizes)
+    for i in 0..comptime!(count.div_ceil(at_once)) {
+        let mine = row + comptime!(i * at_once);
+        if row < at_once && mine < count {
+            let source = if comptime!(part == Part::Queries) {
+                query_at(head, first + mine, at, tile.sizes) / WIDE
             } else if comptime!(part == Part::Results) {
-                row_at(head, first + row, at, tile.sizes) * comptime!(tile.sizes.head_dim)
+                row_at(head, first + mine, at, tile.sizes) * vectors
             } else if comptime!(part == Part::Keys) {
-                key_at(head, first + row, at)
+                key_at(head, row, at) / WIDE + (first + comptime!(i * at_once)) * (at.key_row / WIDE)
             } else {
-                value_at(head, first + row, at)
+                value_at(head, row, at) / WIDE + (first + comptime!(i * at_once)) * (at.key_row / WIDE)
             };
-            let bytes = select(first + row < end, 16u32, 0u32);
-            let (source, target) = (start / WIDE + d, place(begin, row, d, tile));
-            bring::<F, W>(&from[source..source + 1], &mut to[target..target + 1], bytes);
+            let source = source + d;
+            let bytes = select(mine < left, 16u32, 0u32);
+            let behind = comptime!(i * at_once * vectors);
+            bring::<F, W>(&from[source..source + 1], &mut places[behind..behind + 1], bytes);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{
     hide, keep, kept_products, products, row_max, row_sum, zeros,
 };
 use crate::ops::attention::places::{NEVER, Places, head_in_turn, late_tile_in_turn, row_at};
+use crate::ops::cube::for_one_cube;
 
 /// How far a score may lie above the largest known one, in powers of two: 16 bits still hold that much.
 const MARGIN: f32 = 12.0;
@@ -27,6 +28,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
+    for_one_cube();
     let (group, staying) = comptime!((tile.sizes.group(), tile.staying()));
     let (step, slots) = comptime!((tile.step(), tile.slots));
     let head = head_in_turn(tile.sizes);

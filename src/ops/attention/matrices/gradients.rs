@@ -13,6 +13,7 @@ use crate::ops::attention::parts::part_at;
 use crate::ops::attention::places::{
     NEVER, Places, head_in_turn, key_at, late_tile_in_turn, query_at, row_at, split_in_turn, tile_in_turn, value_at,
 };
+use crate::ops::cube::for_one_cube;
 
 /// Gradients of the queries of one tile: all keys they see pass by.
 #[cube(launch)]
@@ -27,6 +28,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
+    for_one_cube();
     let (group, staying, step) = comptime!((tile.sizes.group(), tile.staying(), tile.step()));
     let head = head_in_turn(tile.sizes);
     let lane = UNIT_POS_X as usize % PLANE;
@@ -140,6 +142,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     #[comptime] splits: usize,
     #[define(F)] _type: ElemType,
 ) {
+    for_one_cube();
     let (group, staying, passing) = comptime!((tile.sizes.group(), tile.staying(), tile.passing));
     let columns = comptime!(passing / COLUMNS);
     let head = head_in_turn(tile.sizes);

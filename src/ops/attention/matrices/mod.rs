@@ -51,53 +51,71 @@ const LINE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
-/// Where a vector of row `row` of those from `first` on, a multiple of eight, lies in a cube's memory.
+/// Where vector `vector` of row `row` lies in a cube's memory.
 #[cube]
-fn place(first: usize, row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {
+fn place(row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {
     let swapped = comptime!(tile.swapped());
     let turn = row / comptime!(LINE / swapped) % swapped;
-    (first + row) * comptime!(tile.vectors()) + (vector ^ turn)
+    row * comptime!(tile.vectors()) + (vector ^ turn)
 }
 
-/// The left factor of 16 rows from `row` and 16 features from `16 step`.
+/// Where the vector `further` behind that of `place` lies, which is one of the first two of its row, `row` rows behind `first`; both
+/// are multiples of eight. What differs between units stays the same.
+#[cube]
+fn place_behind(
+    place: usize,
+    first: usize,
+    #[comptime] row: usize,
+    #[comptime] further: usize,
+    #[comptime] tile: MatrixTile,
+) -> usize {
+    let (vectors, swapped) = comptime!((tile.vectors(), tile.swapped()));
+    let place = place ^ comptime!(further % swapped);
+    place + first * vectors + comptime!(row * vectors + further / swapped * swapped)
+}
+
+/// The left factor of 16 rows `row` behind `first` and 16 features from `16 step`.
 #[cube]
 fn left_factor<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
-    row: usize,
-    step: usize,
+    first: usize,
+    #[comptime] row: usize,
+    #[comptime] step: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = place(row, lane % 16, lane / 16 + 2 * step, tile);
+    let start = place_behind(place(lane % 16, lane / 16, tile), first, row, 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::A, 4usize, false)
 }
 
-/// Two right factors side by side, whose columns are 16 rows from `row` and whose rows are 16 features from `16 step`.
+/// Two right factors side by side, whose columns are 16 rows `row` behind `first` and whose rows are 16 features from `16 step`.
 #[cube]
 fn right_across<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
-    row: usize,
-    step: usize,
+    first: usize,
+    #[comptime] row: usize,
+    #[comptime] step: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = place(row, lane / 16 * 8 + lane % 8, lane / 8 % 2 + 2 * step, tile);
+    let start = place_behind(place(lane / 16 * 8 + lane % 8, lane / 8 % 2, tile), first, row, 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, false)
 }
 
-/// Two right factors side by side, whose rows are 16 rows from `row` and whose columns are 16 features from `16 step`.
+/// Two right factors side by side, whose rows are 16 rows `row` behind `first` and whose columns are 16 features from `16 step`.
 #[cube]
 fn right_along<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
-    row: usize,
-    step: usize,
+    first: usize,
+    #[comptime] row: usize,
+    #[comptime] step: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
     let product = MmaDefinition::<F, F, f32>::new(ROWS, COLUMNS, DEPTH);
     let lane = UNIT_POS_PLANE as usize;
-    let start = place(row, lane % 16, lane / 16 + 2 * step, tile);
+    let start = place_behind(place(lane % 16, lane / 16, tile), first, row, 2 * step, tile);
     product.load_matrix::<Vector<F, W>, P>(&from[start..start + 1], MatrixIdent::B, 4usize, true)
 }
 
@@ -165,13 +183,13 @@ fn as_lefts<F: Float, P: Size>(
 fn lefts<F: Float, W: Size, P: Size>(
     from: &Shared<[Vector<F, W>]>,
     row: usize,
-    step: usize,
+    #[comptime] step: usize,
     #[comptime] tile: MatrixTile,
 ) -> Array<Vector<F, P>> {
     let mut factors = Array::<Vector<F, P>>::new(comptime!(4 * tile.lefts));
     #[unroll]
     for left in 0..comptime!(tile.lefts) {
-        let a = left_factor::<F, W, P>(from, row + left * ROWS, step, tile);
+        let a = left_factor::<F, W, P>(from, row, left * ROWS, step, tile);
         #[unroll]
         for i in 0..4usize {
             factors[4 * left + i] = a[i];
@@ -246,13 +264,13 @@ fn add_across<F: Float, W: Size, P: Size>(
     a: &Array<Vector<F, P>>,
     passing: &Shared<[Vector<F, W>]>,
     first: usize,
-    step: usize,
+    #[comptime] step: usize,
     sums: &mut Array<Vector<f32, P>>,
     #[comptime] tile: MatrixTile,
 ) {
     #[unroll]
     for two in 0..comptime!(tile.passing / DEPTH) {
-        let b = right_across::<F, W, P>(passing, first + two * DEPTH, step, tile);
+        let b = right_across::<F, W, P>(passing, first, two * DEPTH, step, tile);
         add_products::<F, P>(a, &b, sums, 2 * two, comptime!(tile.passing / COLUMNS), tile);
     }
 }
@@ -271,7 +289,7 @@ fn add_weighed<F: Float, W: Size, P: Size>(
         let a = as_lefts::<F, P>(weights, step, tile);
         #[unroll]
         for two in 0..comptime!(tile.steps()) {
-            let b = right_along::<F, W, P>(passing, first + step * DEPTH, two, tile);
+            let b = right_along::<F, W, P>(passing, first, step * DEPTH, two, tile);
             add_products::<F, P>(&a, &b, sums, 2 * two, comptime!(tile.sizes.head_dim / COLUMNS), tile);
         }
     }

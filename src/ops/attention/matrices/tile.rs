@@ -38,9 +38,9 @@ impl MatrixTile {
         self.passing * self.shares
     }
 
-    /// Vectors of `count` rows that each unit copies.
-    pub(super) fn each(self, count: usize) -> usize {
-        (count * self.vectors()).div_ceil(self.units())
+    /// Rows that units bring at once, a vector each: a multiple of those whose vectors change places.
+    pub(super) fn brought_at_once(self) -> usize {
+        self.units() / self.vectors() / LINE * LINE
     }
 
     /// Units that leave what they have to those of the first share.

@@ -82,6 +82,10 @@ pub struct NvptxEntry {
     pub metadata: MetadataParams,
 }
 
+/// What a kernel says by `gpu_asm!` if it gains by registers and not by cubes beside it. Without it, `ptxas` leaves room for more
+/// cubes on a processor than the kernel may have.
+const ONE_CUBE: &str = "// .minnctapersm 1";
+
 pub fn emit_ptx(
     ctx: &Context,
     module: ModuleOp,
@@ -94,8 +98,14 @@ pub fn emit_ptx(
     let converted =
         to_llvm_ir::convert_module(ctx, &llvm_ctx, module).map_err(|err| err.to_string())?;
 
-    let module = LlvmModule::new(&converted.to_string())?;
+    let converted = converted.to_string();
+    let module = LlvmModule::new(&converted)?;
     finalize(&module, entrypoint, arch, &entry)?;
+    if converted.contains(ONE_CUBE) {
+        module
+            .entry_point(entrypoint)?
+            .add_attributes(&[("nvvm.minctasm", "1")]);
+    }
     let ir = module.print();
     let ptx = compile(module, arch, ptx_version)?;
 
