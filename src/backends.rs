@@ -97,7 +97,7 @@ pub fn open(
     };
     backend.configure(&Setup {
         fusion,
-        spin: mode.replays(),
+        callers_thread: mode.replays(),
         autotune,
         cache,
         keep_answers: tuning != TuningCache::Off,

@@ -86,8 +86,8 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
         }
     };
     let mut applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    if mode.replays() && has.spinning_host {
-        applied.push("spinning host");
+    if mode.replays() && has.callers_thread {
+        applied.push("caller's thread");
     }
     let notes = wanted
         .iter()

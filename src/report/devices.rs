@@ -122,7 +122,7 @@ mod tests {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            spinning_host: false,
+            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: true,

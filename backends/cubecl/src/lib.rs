@@ -23,7 +23,7 @@ pub const CAPABILITIES: Capabilities = Capabilities {
     fusion: true,
     autotune: true,
     graph_capture: false,
-    spinning_host: false,
+    callers_thread: false,
     tf32: false,
     mixed: false,
     synchronous: false,

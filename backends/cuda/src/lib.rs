@@ -5,7 +5,6 @@ pub mod inputs;
 mod stream;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
@@ -13,7 +12,7 @@ use burnmark_backend_api::{
     TuningStore, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
-use cubecl_common::device::spin_for_replies;
+use cubecl_common::device::run_on_callers_thread;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
@@ -26,9 +25,6 @@ const REMEDY: &str = "check that `nvidia-smi` lists a graphics processor; it com
 
 /// The driver's number of the device that this process opened last; a handle does not tell it.
 static OPENED: AtomicU32 = AtomicU32::new(0);
-
-/// Longest wait for a device's reply in which the host does not sleep, a training step of a small model and more.
-const LONGEST_SPIN: Duration = Duration::from_millis(2);
 
 const DRIVER_MEMORY: &str = "NVIDIA's management library";
 
@@ -90,7 +86,9 @@ impl Backend for Cuda {
     }
 
     fn configure(&self, setup: &Setup) {
-        spin_for_replies(if setup.spin { LONGEST_SPIN } else { Duration::ZERO });
+        if setup.callers_thread && !run_on_callers_thread() {
+            tracing::warn!("a device was opened before: launches go on being prepared on a thread of their own");
+        }
         cube::configure(setup);
     }
 
@@ -138,7 +136,7 @@ impl Backend for Cuda {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { tf32: true, mixed: true, graph_capture: true, spinning_host: true, ..cube::CAPABILITIES }
+        Capabilities { tf32: true, mixed: true, graph_capture: true, callers_thread: true, ..cube::CAPABILITIES }
     }
 
     fn memory_sources(&self) -> MemorySources {

@@ -67,7 +67,7 @@ impl Backend for Flex {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            spinning_host: false,
+            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: true,

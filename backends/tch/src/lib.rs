@@ -93,7 +93,7 @@ impl Backend for Tch {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            spinning_host: false,
+            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: false,

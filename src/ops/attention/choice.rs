@@ -20,7 +20,7 @@ use crate::ops::cube::{element, processors, tunes};
 enum Candidate {
     /// The largest tile of plain units, or one of half its size.
     Units { halved: bool },
-    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `lefts`, `passing` and `shares`, for that much work.
+    /// Matrix products on tiles of [`MatrixTile`]'s `planes`, `lefts`, most `passing` and `shares`, for that much work.
     Matrices([usize; 4], RangeInclusive<Work>),
 }
 
@@ -36,19 +36,18 @@ enum Work {
 }
 
 /// What the tuner is asked about; of those that suit, the last is what is taken without asking.
-const CANDIDATES: [(&str, Candidate); 7] = [
+const CANDIDATES: [(&str, Candidate); 6] = [
     ("attention_half_units", Candidate::Units { halved: true }),
     ("attention_units", Candidate::Units { halved: false }),
-    ("attention_matrices_4_1_32", Candidate::Matrices(EVERYWHERE, Work::Some..=Work::Much)),
-    ("attention_matrices_4_1_32_2", Candidate::Matrices([4, 1, 32, 2], Work::Some..=Work::Some)),
-    ("attention_matrices_2_1_32_2", Candidate::Matrices(FEW_ROWS, Work::Little..=Work::Some)),
-    ("attention_matrices_4_1_64", Candidate::Matrices([4, 1, 64, 1], Work::Some..=Work::Much)),
+    ("attention_matrices_4_1_64", Candidate::Matrices(EVERYWHERE, Work::Some..=Work::Much)),
+    ("attention_matrices_4_1_64_2", Candidate::Matrices([4, 1, 64, 2], Work::Some..=Work::Some)),
+    ("attention_matrices_2_1_64_2", Candidate::Matrices(FEW_ROWS, Work::Little..=Work::Some)),
     ("attention_matrices_4_2_32", Candidate::Matrices(MANY_ROWS, Work::Much..=Work::Much)),
 ];
 
 /// The tile that is there wherever matrices are multiplied.
-const EVERYWHERE: [usize; 4] = [4, 1, 32, 1];
-const FEW_ROWS: [usize; 4] = [2, 1, 32, 2];
+const EVERYWHERE: [usize; 4] = [4, 1, 64, 1];
+const FEW_ROWS: [usize; 4] = [2, 1, 64, 2];
 const MANY_ROWS: [usize; 4] = [4, 2, 32, 1];
 
 /// A tile that tests ask for, where it fits, and most slots.

@@ -9,14 +9,17 @@ use super::matrices::{MatrixTile, PAIR, WIDE, matrix_forward, matrix_key_gradien
 use super::packed::Packed;
 use super::parts::Parts;
 use super::units::{Tile, attention_forward, attention_key_gradients, attention_query_gradients};
-use crate::ops::cube::{accumulator, element, multiplies};
+use crate::ops::cube::{accumulator, element, multiplies, processors};
 
 /// Cubes of the sweep over keys that a processor is to have. Those of plain units are small.
 const MATRICES_PER_PROCESSOR: usize = 2;
 const UNITS_PER_PROCESSOR: usize = 4;
 
-/// Most planes of a cube of matrices in that sweep: with more, each unit has fewer registers.
-const MOST_KEY_PLANES: usize = 8;
+/// Most planes of a cube of matrices in that sweep: of larger cubes a processor has room for one.
+const MOST_KEY_PLANES: usize = 4;
+
+/// Units of a cube of matrices up to which a processor has room for two, whatever registers they need.
+const UNITS_OF_TWO: usize = 128;
 
 /// What a cube works on at a time.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,7 @@ impl Pass for Forward {
                 sums,
                 at.launch(),
                 at.scale() as f32,
+                tile.first_tiles(&client, at.row_tiles(tile.staying())),
                 tile,
                 element(dtype),
             ),
@@ -139,6 +143,7 @@ impl Pass for Backward {
                 let sizes = [key_tile.staying(), key_tile.passing];
                 let parts = Parts::new(&self.qkv, &at, sizes, MATRICES_PER_PROCESSOR);
                 let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), parts.splits));
+                let (key_tiles, heads) = (at.seq.div_ceil(key_tile.staying()), at.batch * at.heads.key_value);
                 matrix_query_gradients::launch(
                     &client,
                     rows,
@@ -152,6 +157,7 @@ impl Pass for Backward {
                     d_qkv,
                     at.launch(),
                     scale,
+                    tile.first_tiles(&client, at.row_tiles(tile.staying())),
                     tile,
                     element(dtype),
                 );
@@ -169,6 +175,7 @@ impl Pass for Backward {
                     parts.argument(),
                     at.launch(),
                     scale,
+                    key_tile.first_tiles(&client, [key_tiles, heads * parts.splits]),
                     key_tile,
                     parts.splits,
                     element(dtype),
@@ -237,14 +244,20 @@ impl MatrixTile {
         dtype: DType,
         [planes, lefts, passing, shares]: [usize; 4],
     ) -> Option<Self> {
-        let tile = |slots: usize| Self { planes, lefts, passing, shares, slots, sizes: at.sizes() };
         // Wider heads leave fewer registers for what passes by.
-        let most = if at.head_dim > 64 { 32 } else { 64 };
+        let passing = passing.min(if at.head_dim > 64 { 32 } else { 64 });
+        let tile = |slots: usize| Self { planes, lefts, passing, shares, slots, sizes: at.sizes() };
         let memory = client.properties().hardware.max_shared_memory_size;
-        let fits =
-            at.head_dim.is_multiple_of(16) && at.head_dim <= 128 && lefts * passing <= 2 * most && passing <= most;
+        let fits = at.head_dim.is_multiple_of(16) && at.head_dim <= 128;
         let tile = (2..=P::MOST_SLOTS).rev().map(tile).find(|tile| tile.memory(P::STAYING) <= memory)?;
         (fits && multiplies(client, dtype)).then_some(tile)
+    }
+
+    /// How many tiles begin one after the other, of those that have `each` cubes: all, or if each processor has room for its part of
+    /// all cubes at once, those of its first cube.
+    fn first_tiles(self, client: &Client, [tiles, each]: [usize; 2]) -> usize {
+        let processors = processors(client);
+        if self.units() <= UNITS_OF_TWO && tiles * each <= 2 * processors { (processors / each).max(1) } else { tiles }
     }
 
     /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.

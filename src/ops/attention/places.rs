@@ -66,16 +66,18 @@ pub(super) fn from_the_end(position: u32, count: u32) -> usize {
 }
 
 /// The tile a cube works on, where each is shared by all heads and splits before the next: cubes begin in the order of
-/// their numbers, and those that take longest are to begin first.
+/// their numbers, and those that take longest are to begin first. Behind the `first` tiles those come first that take least, since
+/// they share a processor with those that take longest.
 #[cube]
-pub(super) fn tile_in_turn() -> usize {
-    CUBE_POS / (CUBE_COUNT_Y * CUBE_COUNT_Z) as usize
+pub(super) fn tile_in_turn(first: usize) -> usize {
+    let turn = CUBE_POS / (CUBE_COUNT_Y * CUBE_COUNT_Z) as usize;
+    select(turn < first, turn, CUBE_COUNT_X as usize - 1 + first - turn)
 }
 
 /// The same, from the last tile on.
 #[cube]
-pub(super) fn late_tile_in_turn() -> usize {
-    CUBE_COUNT_X as usize - 1 - tile_in_turn()
+pub(super) fn late_tile_in_turn(first: usize) -> usize {
+    CUBE_COUNT_X as usize - 1 - tile_in_turn(first)
 }
 
 /// The split of [`tile_in_turn`].

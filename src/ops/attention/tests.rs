@@ -112,6 +112,11 @@ fn every_tile_agrees() {
         ([2, 37], 16, Heads { query: 2, key_value: 1 }),
         ([1, 200], 64, Heads { query: 6, key_value: 2 }),
         ([1, 301], 128, Heads { query: 4, key_value: 1 }),
+        // Rows that are no multiple of 128 bytes.
+        ([1, 77], 80, Heads { query: 2, key_value: 1 }),
+        ([1, 77], 96, Heads { query: 2, key_value: 1 }),
+        // More cubes than an H200 has processors, and room for all of them.
+        ([2, 300], 16, Heads { query: 8, key_value: 2 }),
     ];
     for forced in choice::tiles().flat_map(|tile| [(tile, 2), (tile, 3)]) {
         *choice::FORCED.lock().unwrap() = Some(forced);

@@ -25,6 +25,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     sums: &mut [f32],
     at: Places,
     scale: f32,
+    first_tiles: usize,
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
@@ -37,7 +38,7 @@ pub fn matrix_forward<F: Float, W: Size, P: Size>(
     let plane = UNIT_POS_X as usize / PLANE;
     let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
-    let first_row = late_tile_in_turn() * staying;
+    let first_row = late_tile_in_turn(first_tiles) * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
     // Of a power of two instead of e.

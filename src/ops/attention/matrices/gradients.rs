@@ -25,6 +25,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     d_qkv: &mut [Vector<F, P>],
     at: Places,
     scale: f32,
+    first_tiles: usize,
     #[comptime] tile: MatrixTile,
     #[define(F)] _type: ElemType,
 ) {
@@ -36,7 +37,7 @@ pub fn matrix_query_gradients<F: Float, W: Size, P: Size>(
     let plane = UNIT_POS_X as usize / PLANE;
     let (share, plane_row) = (plane / comptime!(tile.planes), plane % comptime!(tile.planes) * comptime!(tile.rows()));
     let end_row = at.seq * group;
-    let first_row = late_tile_in_turn() * staying;
+    let first_row = late_tile_in_turn(first_tiles) * staying;
     let end_key = at.past + (min(first_row + staying, end_row) - 1) / group + 1;
     let first_newest = at.past + first_row / group;
 
@@ -138,6 +139,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     parts: &mut [Vector<f32, P>],
     at: Places,
     scale: f32,
+    first_tiles: usize,
     #[comptime] tile: MatrixTile,
     #[comptime] splits: usize,
     #[define(F)] _type: ElemType,
@@ -151,7 +153,7 @@ pub fn matrix_key_gradients<F: Float, W: Size, P: Size>(
     let plane_key = unit / PLANE * ROWS;
     let end_row = at.seq * group;
     let end_key = at.past + at.seq;
-    let first_key = tile_in_turn() * staying;
+    let first_key = tile_in_turn(first_tiles) * staying;
 
     let room = comptime!(staying.max(2 * passing) * tile.vectors());
     let mut q = Shared::<[Vector<F, W>]>::new_aligned_slice(room, 128usize);

@@ -352,3 +352,30 @@ fn row_sum(value: f32) -> f32 {
     let value = value + plane_shuffle_xor(value, 1);
     value + plane_shuffle_xor(value, 2)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::ops::attention::places::Sizes;
+
+    #[test]
+    fn vectors_have_places_of_their_own_and_those_of_eight_rows_share_no_banks() {
+        for head_dim in (16..=128).step_by(16) {
+            let sizes = Sizes { query: 1, key_value: 1, head_dim };
+            let tile = MatrixTile { planes: 4, lefts: 1, passing: 32, shares: 1, slots: 2, sizes };
+            let vectors = tile.vectors();
+            let all: HashSet<_> = (0..16 * vectors).map(|i| place(i / vectors, i % vectors, tile)).collect();
+            assert_eq!(all, (0..16 * vectors).collect(), "{head_dim}");
+            for vector in 0..vectors {
+                let banks: HashSet<_> = (0..8).map(|row| place(row, vector, tile) % LINE).collect();
+                assert_eq!(banks.len(), 8, "{head_dim}, vector {vector}");
+                for (first, row) in [(0, 0), (32, 16)] {
+                    let behind = place_behind(place(3, vector % 2, tile), first, row, vector / 2 * 2, tile);
+                    assert_eq!(behind, place(first + row + 3, vector, tile), "{head_dim}, vector {vector}");
+                }
+            }
+        }
+    }
+}

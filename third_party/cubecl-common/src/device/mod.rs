@@ -4,5 +4,5 @@ pub use base::*;
 
 pub(crate) mod handle;
 
-#[cfg(feature = "std")]
-pub use handle::reply::spin_for_replies;
+#[cfg(all(feature = "std", multi_threading))]
+pub use handle::either::run_on_callers_thread;

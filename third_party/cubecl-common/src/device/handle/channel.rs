@@ -166,7 +166,7 @@ impl ChannelDeviceHandle {
         let mut slot = Some((task, sender));
         // Send the erased shim to the device thread.
         self.send::<_, SEND_FLUSH>(create_shim(&mut slot))?;
-        match super::reply::receive(recv) {
+        match recv.recv() {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(payload)) => Err(CallError::from_panic(payload)),
             // The sender was dropped without sending (e.g. the runner thread died)
@@ -929,16 +929,11 @@ mod custom_channel {
             }
         }
 
-        /// Forces a flush by closing the buffer.
+        /// Forces a flush by filling the remaining buffer with no-op tasks.
         pub fn flush(&self) {
-            self.state.close();
+            self.state.pad_with_noops();
         }
     }
-
-    /// What the server looks at all the time it waits, in a cache line of its
-    /// own: each look would take the line from the client that writes beside it.
-    #[repr(align(128))]
-    struct Apart<T>(T);
 
     struct State {
         /// Pointer to the current active queue buffer.
@@ -948,12 +943,8 @@ mod custom_channel {
         queue_ptr: AtomicPtr<Task>,
         /// Next available index for writing.
         available_index: AtomicU32,
-        /// Number of tasks successfully written and ready for processing, and
-        /// of places that a flush left empty.
-        enqueued_count: Apart<AtomicU32>,
-        /// Number of tasks in the current buffer, when a flush closed it before
-        /// it was full; [`CHANNEL_MAX_TASK`] otherwise.
-        closed_at: AtomicU32,
+        /// Number of tasks successfully written and ready for processing.
+        enqueued_count: AtomicU32,
         /// Set by [`DeviceClient::request_shutdown`]; the server winds down
         /// once it is set and every client is dropped.
         shutdown: AtomicBool,
@@ -966,33 +957,44 @@ mod custom_channel {
     }
 
     impl State {
-        /// Closes the current buffer, so that the server swaps it in with what
-        /// tasks it has. Its other places stay as they are: writing no-ops into
-        /// them, and running these, moves each between two cores, which costs
-        /// more than most tasks.
+        /// Fills the rest of the current queue with no-op tasks so a partially
+        /// filled buffer reaches [`CHANNEL_MAX_TASK`] and the server swaps it in.
         ///
         /// Both sides of the protocol go through here, [`DeviceClient::flush`] and
         /// [`Server::try_shutdown`], so the two copies cannot drift apart.
+        ///
+        /// `inline` keeps the client side, which is on the submit path, exactly as it was
+        /// when the body was spelled out in [`DeviceClient::flush`].
         #[inline]
-        fn close(&self) {
-            let index =
+        fn pad_with_noops(&self) {
+            let index_start =
                 self.available_index
                     .fetch_add(CHANNEL_MAX_TASK as u32, Ordering::Acquire) as usize;
 
             // The queue is already flushed.
-            if index >= CHANNEL_MAX_TASK {
+            if index_start >= CHANNEL_MAX_TASK {
                 return;
             }
 
-            // Before the places are counted, which is what the server looks at.
-            self.closed_at.store(index as u32, Ordering::Release);
-            self.enqueued((CHANNEL_MAX_TASK - index) as u32);
+            // We clamp the number of no-op to the required amount.
+            //
+            // # Notes
+            //
+            // index_end != index_start + CHANNEL_MAX_TASK;
+            let index_end = CHANNEL_MAX_TASK;
+
+            for index in index_start..index_end {
+                self.init_task_at(index, || ());
+            }
+
+            let actual_added = index_end - index_start;
+            self.enqueued(actual_added as u32);
         }
 
         /// Counts `tasks` more written tasks, and wakes a parked server when
         /// they fill the buffer: the one moment it has work to run.
         fn enqueued(&self, tasks: u32) {
-            let count = self.enqueued_count.0.fetch_add(tasks, Ordering::SeqCst) + tasks;
+            let count = self.enqueued_count.fetch_add(tasks, Ordering::SeqCst) + tasks;
             if count as usize >= CHANNEL_MAX_TASK
                 && self.parked.load(Ordering::SeqCst)
                 && let Some(server) = self.server.get()
@@ -1042,8 +1044,6 @@ mod custom_channel {
         /// Index into `buffers`: which buffer clients are currently writing to.
         client_buf: usize,
         buffers: [TaskBuffer; 2],
-        /// Tasks of the buffer that is to be executed.
-        tasks: usize,
         ready_to_execute: bool,
     }
 
@@ -1054,8 +1054,7 @@ mod custom_channel {
             let state = Arc::new(State {
                 queue_ptr: AtomicPtr::new(buffers[0].tasks.as_mut_ptr()),
                 available_index: AtomicU32::new(0),
-                enqueued_count: Apart(AtomicU32::new(0)),
-                closed_at: AtomicU32::new(CHANNEL_MAX_TASK as u32),
+                enqueued_count: AtomicU32::new(0),
                 shutdown: AtomicBool::new(false),
                 server: OnceLock::new(),
                 parked: AtomicBool::new(false),
@@ -1066,7 +1065,6 @@ mod custom_channel {
                 state,
                 client_buf: 0,
                 buffers,
-                tasks: 0,
                 ready_to_execute: false,
             }
         }
@@ -1082,7 +1080,7 @@ mod custom_channel {
                     idle_count = 0;
                 }
 
-                let queue_size = self.state.enqueued_count.0.load(Ordering::Acquire) as usize;
+                let queue_size = self.state.enqueued_count.load(Ordering::Acquire) as usize;
 
                 if queue_size >= CHANNEL_MAX_TASK {
                     self.fetch();
@@ -1131,7 +1129,7 @@ mod custom_channel {
         /// by the thread and ends the park at once.
         fn park(&self) {
             self.state.parked.store(true, Ordering::SeqCst);
-            if (self.state.enqueued_count.0.load(Ordering::SeqCst) as usize) < CHANNEL_MAX_TASK {
+            if (self.state.enqueued_count.load(Ordering::SeqCst) as usize) < CHANNEL_MAX_TASK {
                 std::thread::park_timeout(PARK_STEP_SERVER);
             }
             self.state.parked.store(false, Ordering::SeqCst);
@@ -1140,9 +1138,9 @@ mod custom_channel {
         /// Winds the server down once no more work can arrive.
         ///
         /// Returns `true` when this server holds the last reference to its state
-        /// and the queue is empty, meaning the thread can stop. Otherwise closes the
-        /// buffer exactly like a client flush so the main loop executes what is
-        /// queued, and returns `false`. Queued tasks may hold client clones,
+        /// and the queue is empty, meaning the thread can stop. Otherwise pads the
+        /// buffer with no-ops exactly like a client flush so the main loop executes
+        /// what is queued, and returns `false`. Queued tasks may hold client clones,
         /// which is why draining must happen before the strong count can reach one.
         ///
         /// # Notes
@@ -1164,8 +1162,8 @@ mod custom_channel {
                 core::sync::atomic::fence(Ordering::Acquire);
             }
 
-            if self.state.enqueued_count.0.load(Ordering::Acquire) > 0 {
-                self.state.close();
+            if self.state.enqueued_count.load(Ordering::Acquire) > 0 {
+                self.state.pad_with_noops();
                 return false;
             }
 
@@ -1174,7 +1172,7 @@ mod custom_channel {
 
         fn execute_tasks(&mut self) {
             let server_buf = 1 - self.client_buf;
-            for task in &mut self.buffers[server_buf].tasks[..self.tasks] {
+            for task in &mut self.buffers[server_buf].tasks {
                 task.run();
             }
             self.ready_to_execute = false;
@@ -1191,10 +1189,9 @@ mod custom_channel {
             );
 
             self.ready_to_execute = true;
-            self.tasks = self.state.closed_at.swap(CHANNEL_MAX_TASK as u32, Ordering::AcqRel) as usize;
 
             // Reset indices for the new client buffer
-            self.state.enqueued_count.0.store(0, Ordering::SeqCst);
+            self.state.enqueued_count.store(0, Ordering::SeqCst);
 
             // This is what is used for the spin loop on the client size.
             //
@@ -1319,7 +1316,7 @@ mod tests {
             tx.send(true).unwrap();
         });
 
-        // This would hang forever if flush() didn't close the buffer
+        // This would hang forever if flush() didn't fill the buffer with no-ops
         handle.handle.handle.state.client.flush();
 
         let received = rx
@@ -1886,24 +1883,5 @@ mod tests {
             let _: usize = d.data.iter().map(|&b| b as usize).sum();
         });
         task.run();
-    }
-
-    /// What a task costs that does nothing and is waited for.
-    #[test]
-    #[ignore = "a measurement"]
-    fn there_and_back() {
-        crate::device::handle::reply::spin_for_replies(Duration::from_millis(100));
-        let handle = mock_fixture();
-        for gap in [0, 20, 100].map(Duration::from_micros) {
-            let mut times = Vec::from_iter((0..20_000).map(|_| {
-                let idle = std::time::Instant::now();
-                while idle.elapsed() < gap {}
-                let start = std::time::Instant::now();
-                handle.submit_blocking(|_| ()).unwrap();
-                start.elapsed()
-            }));
-            times.sort_unstable();
-            std::println!("after {gap:?}: {:?}", times[10_000]);
-        }
     }
 }

@@ -13,14 +13,14 @@ mod channel;
 mod mutex;
 
 #[cfg(feature = "std")]
-pub(crate) mod reply;
-
-#[cfg(feature = "std")]
 #[allow(dead_code)]
 mod reentrant;
 
 #[cfg(all(feature = "std", multi_threading))]
-type Inner = channel::ChannelDeviceHandle;
+pub(crate) mod either;
+
+#[cfg(all(feature = "std", multi_threading))]
+type Inner = either::EitherDeviceHandle;
 // type Inner = mutex::MutexDeviceHandle;
 #[cfg(all(feature = "std", not(multi_threading)))]
 type Inner = reentrant::ReentrantMutexDeviceHandle;
