@@ -51,7 +51,8 @@ const LINE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
-/// Where vector `vector` of row `row` lies in a cube's memory.
+/// Where vector `vector` of row `row` lies in a cube's memory. Rows are not padded, whose copies would take twice the time
+/// (docs/results/copies_h200.json): vectors of a line change places by their row.
 #[cube]
 fn place(row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {
     let swapped = comptime!(tile.swapped());
@@ -59,8 +60,8 @@ fn place(row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {
     row * comptime!(tile.vectors()) + (vector ^ turn)
 }
 
-/// Where the vector `further` behind that of `place` lies, which is one of the first two of its row, `row` rows behind `first`; both
-/// are multiples of eight. What differs between units stays the same.
+/// Where the vector lies that is `further` ones and `first + row` rows behind that at `place`, one of the first two of its row;
+/// `further` is even, `first` and `row` are multiples of eight. `place` is all that differs between units, and need be computed once.
 #[cube]
 fn place_behind(
     place: usize,

@@ -185,9 +185,10 @@ fn tf32_constant_casts_preserve_rounding() {
     );
 }
 
-/// `gpu_asm!` is inline PTX.
+/// `gpu_asm!` is inline PTX, and a comment in it gives the kernel a bound.
 #[test]
 fn assembly_stays_what_it_is() {
     let ptx = ptx_of(assembly_kernel(), 90);
     assert!(ptx.contains("ex2.approx.ftz.f32"), "{ptx}");
+    assert!(ptx.contains("\n.minnctapersm 1"), "{ptx}");
 }

@@ -453,6 +453,7 @@ pub(crate) fn tile_store_kernel<F: Float + cubecl_core::CubeElement>() -> impl C
 
 #[cube(launch)]
 fn assembly(input: &[f32], output: &mut [f32]) {
+    gpu_asm!("// .minnctapersm 1");
     let x = input[UNIT_POS as usize];
     let mut y = 0.0f32;
     gpu_asm!(
