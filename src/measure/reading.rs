@@ -2,7 +2,9 @@
 
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
+use cubecl::client::Client;
 use cubecl::prelude::*;
+use cubecl::server::Handle;
 
 use super::Clock;
 use crate::spec::Failure;
@@ -34,30 +36,35 @@ pub(crate) fn reading(device: &Device, bytes: usize) -> Result<Option<f64>, Fail
     let client = cube.client();
     // Given back when they are dropped: no page of a pool grows by them.
     let (numbers, found) = client.memory_dedicated_allocation((), |()| (client.empty(bytes), client.empty(4)));
-    let units = UNITS.min(client.properties().hardware.max_units_per_cube);
     let count = bytes / (WIDTH * size_of::<f32>());
-    // SAFETY: the buffer was asked for with so many bytes.
-    let of_numbers = || unsafe { BufferArg::from_raw_parts(numbers.clone(), count) };
-    let shared_out = |each: usize| {
-        let dim = CubeDim::new_1d(units);
-        (cubecl::calculate_cube_count_elemwise(&client, count / each, dim), dim)
-    };
     let clock = Clock::new(device);
-    let (cubes, dim) = shared_out(1);
+    let (cubes, dim) = shared_out(&client, count);
+    // SAFETY: the buffer was asked for with so many bytes.
+    let of_numbers = unsafe { BufferArg::from_raw_parts(numbers.clone(), count) };
     // Memory that nobody has written need not be there at all.
-    clock.time(|| fill::launch(&client, cubes, dim, WIDTH, of_numbers(), count))?;
-    let launch = || {
-        let (cubes, dim) = shared_out(ASKED);
-        // SAFETY: as above.
-        let found = unsafe { BufferArg::from_raw_parts(found.clone(), 1) };
-        read::launch(&client, cubes, dim, WIDTH, of_numbers(), found, count);
-    };
+    clock.time(|| fill::launch(&client, cubes, dim, WIDTH, of_numbers, count))?;
+    let launch = || launch_read(&client, &numbers, &found, count);
     // The first of two is compiled.
     let launches = (LONG_NS / clock.fastest(2, launch)?.max(1)).clamp(1, LAUNCHES);
     let fastest = clock.fastest(RUNS, || (0..launches).for_each(|_| launch()))?;
     // Where nothing was launched, nothing was read.
     let read = client.check([&numbers, &found]).is_ok() && fastest > 0;
     Ok(read.then(|| launches as f64 * bytes as f64 / (fastest as f64 / 1e9)))
+}
+
+/// Reads `count` vectors once.
+fn launch_read(client: &Client, numbers: &Handle, found: &Handle, count: usize) {
+    let (cubes, dim) = shared_out(client, count / ASKED);
+    // SAFETY: who made the buffers asked for `count` vectors and one number.
+    let (numbers, found) =
+        unsafe { (BufferArg::from_raw_parts(numbers.clone(), count), BufferArg::from_raw_parts(found.clone(), 1)) };
+    read::launch(client, cubes, dim, WIDTH, numbers, found, count);
+}
+
+/// Cubes for `units` units.
+fn shared_out(client: &Client, units: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(UNITS.min(client.properties().hardware.max_units_per_cube));
+    (cubecl::calculate_cube_count_elemwise(client, units, dim), dim)
 }
 
 #[cube(launch)]
@@ -94,18 +101,30 @@ mod tests {
     use super::*;
     use crate::ops::testing::devices;
 
-    /// Were nothing read, as much would take as long as little.
+    /// Were something not read, what is negative there would not be found.
     #[test]
-    fn what_is_read_takes_time() {
+    fn every_number_is_read() {
         for tested in devices() {
-            let ns = |bytes: usize| {
-                let rate = reading(&tested.device, bytes).expect("the device works");
-                rate.map(|rate| bytes as f64 / rate)
+            let rate = reading(&tested.device, 1 << 20).expect("the device works");
+            let DispatchDevice::Cube(cube) = tested.device.as_dispatch() else {
+                assert_eq!(rate, None, "{}", tested.name);
+                continue;
             };
-            let (little, much) = (ns(1 << 22), ns(1 << 28));
-            let reads = matches!(tested.device.as_dispatch(), DispatchDevice::Cube(_));
-            assert_eq!(little.is_some(), reads, "{}", tested.name);
-            assert!(little.zip(much).is_none_or(|(little, much)| much > 4.0 * little), "{}", tested.name);
+            assert!(rate.is_some_and(f64::is_normal), "{}: {rate:?}", tested.name);
+            let (client, count) = (cube.client(), 1 << 14);
+            let found = |numbers: &[f32]| {
+                let [numbers, found] =
+                    [numbers, &[0.0][..]].map(|all| client.create_from_slice(bytemuck::cast_slice(all)));
+                launch_read(&client, &numbers, &found, count);
+                bytemuck::cast_slice::<u8, f32>(&client.read_one(found).expect("the device works"))[0]
+            };
+            let mut numbers = vec![1.0; count * WIDTH];
+            assert_eq!(found(&numbers), 0.0, "{}", tested.name);
+            for place in [0, 1, 1023, 1024, 40_000, count * WIDTH - 1] {
+                numbers[place] = -1e6;
+                assert_eq!(found(&numbers), -1e6 + (ASKED * WIDTH - 1) as f32, "{}, number {place}", tested.name);
+                numbers[place] = 1.0;
+            }
         }
     }
 }
