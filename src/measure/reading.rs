@@ -43,7 +43,8 @@ pub(crate) fn reading(device: &Device, bytes: usize) -> Result<Option<f64>, Fail
     let of_numbers = unsafe { BufferArg::from_raw_parts(numbers.clone(), count) };
     // Memory that nobody has written need not be there at all.
     clock.time(|| fill::launch(&client, cubes, dim, WIDTH, of_numbers, count))?;
-    let launch = || launch_read(&client, &numbers, &found, count);
+    let shared = shared_out(&client, count / ASKED);
+    let launch = || launch_read(&client, shared.clone(), &numbers, &found, count);
     // The first of two is compiled.
     let launches = (LONG_NS / clock.fastest(2, launch)?.max(1)).clamp(1, LAUNCHES);
     let fastest = clock.fastest(RUNS, || (0..launches).for_each(|_| launch()))?;
@@ -53,8 +54,7 @@ pub(crate) fn reading(device: &Device, bytes: usize) -> Result<Option<f64>, Fail
 }
 
 /// Reads `count` vectors once.
-fn launch_read(client: &Client, numbers: &Handle, found: &Handle, count: usize) {
-    let (cubes, dim) = shared_out(client, count / ASKED);
+fn launch_read(client: &Client, (cubes, dim): (CubeCount, CubeDim), numbers: &Handle, found: &Handle, count: usize) {
     // SAFETY: who made the buffers asked for `count` vectors and one number.
     let (numbers, found) =
         unsafe { (BufferArg::from_raw_parts(numbers.clone(), count), BufferArg::from_raw_parts(found.clone(), 1)) };
@@ -115,7 +115,7 @@ mod tests {
             let found = |numbers: &[f32]| {
                 let [numbers, found] =
                     [numbers, &[0.0][..]].map(|all| client.create_from_slice(bytemuck::cast_slice(all)));
-                launch_read(&client, &numbers, &found, count);
+                launch_read(&client, shared_out(&client, count / ASKED), &numbers, &found, count);
                 bytemuck::cast_slice::<u8, f32>(&client.read_one(found).expect("the device works"))[0]
             };
             let mut numbers = vec![1.0; count * WIDTH];

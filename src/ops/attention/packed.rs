@@ -96,9 +96,15 @@ impl Packed {
         CubeCount::new_2d(tiles as u32, heads as u32)
     }
 
-    /// `splits` cubes for each `keys` positions of a key-value head.
+    /// Tiles of `keys` positions of a key-value head, and all such heads.
+    pub fn key_tiles(&self, keys: usize) -> [usize; 2] {
+        [self.seq.div_ceil(keys), self.batch * self.heads.key_value]
+    }
+
+    /// `splits` cubes for each of [`Self::key_tiles`].
     pub fn key_cubes(&self, keys: usize, splits: usize) -> CubeCount {
-        CubeCount::new_3d(self.seq.div_ceil(keys) as u32, (self.batch * self.heads.key_value) as u32, splits as u32)
+        let [tiles, heads] = self.key_tiles(keys);
+        CubeCount::new_3d(tiles as u32, heads as u32, splits as u32)
     }
 
     /// Heads and their width.

@@ -21,7 +21,7 @@ impl Parts {
     /// For tiles of `keys`, past which `rows` go at a time, so that every processor of the device has about
     /// `per_processor` cubes; none has fewer than two steps of rows on average.
     pub fn new(qkv: &CubeTensor, at: &Packed, [keys, rows]: [usize; 2], per_processor: usize) -> Self {
-        let cubes = (at.seq.div_ceil(keys) * at.batch * at.heads.key_value).max(1);
+        let cubes = at.key_tiles(keys).iter().product::<usize>().max(1);
         let steps = at.seq * at.heads.group() / 2 / rows;
         let wanted = (per_processor * processors(&qkv.client) + cubes / 2) / cubes;
         let splits = wanted.min(steps / 2).clamp(1, MOST_SPLITS);

@@ -18,7 +18,7 @@ const UNITS_PER_PROCESSOR: usize = 4;
 /// Most planes of a cube of matrices in that sweep: of larger cubes a processor has room for one.
 const MOST_KEY_PLANES: usize = 4;
 
-/// Units of a cube of matrices up to which a processor has room for two, whatever registers they need.
+/// Units of a cube of matrices up to which a processor has registers for two, however many they need.
 const UNITS_OF_TWO: usize = 128;
 
 /// What a cube works on at a time.
@@ -83,7 +83,7 @@ impl Pass for Forward {
                 sums,
                 at.launch(),
                 at.scale() as f32,
-                tile.first_tiles(&client, at.row_tiles(tile.staying())),
+                tile.first_tiles::<Self>(&client, at.row_tiles(tile.staying())),
                 tile,
                 element(dtype),
             ),
@@ -143,7 +143,7 @@ impl Pass for Backward {
                 let sizes = [key_tile.staying(), key_tile.passing];
                 let parts = Parts::new(&self.qkv, &at, sizes, MATRICES_PER_PROCESSOR);
                 let (rows, keys) = (at.row_cubes(tile.staying()), at.key_cubes(key_tile.staying(), parts.splits));
-                let (key_tiles, heads) = (at.seq.div_ceil(key_tile.staying()), at.batch * at.heads.key_value);
+                let [key_tiles, heads] = at.key_tiles(key_tile.staying());
                 matrix_query_gradients::launch(
                     &client,
                     rows,
@@ -157,7 +157,7 @@ impl Pass for Backward {
                     d_qkv,
                     at.launch(),
                     scale,
-                    tile.first_tiles(&client, at.row_tiles(tile.staying())),
+                    tile.first_tiles::<Self>(&client, at.row_tiles(tile.staying())),
                     tile,
                     element(dtype),
                 );
@@ -175,7 +175,7 @@ impl Pass for Backward {
                     parts.argument(),
                     at.launch(),
                     scale,
-                    key_tile.first_tiles(&client, [key_tiles, heads * parts.splits]),
+                    key_tile.first_tiles::<Self>(&client, [key_tiles, heads * parts.splits]),
                     key_tile,
                     parts.splits,
                     element(dtype),
@@ -255,9 +255,10 @@ impl MatrixTile {
 
     /// How many tiles begin one after the other, of those that have `each` cubes: all, or if each processor has room for its part of
     /// all cubes at once, those of its first cube.
-    fn first_tiles(self, client: &Client, [tiles, each]: [usize; 2]) -> usize {
-        let processors = processors(client);
-        if self.units() <= UNITS_OF_TWO && tiles * each <= 2 * processors { (processors / each).max(1) } else { tiles }
+    fn first_tiles<P: Pass>(self, client: &Client, [tiles, each]: [usize; 2]) -> usize {
+        let (processors, memory) = (processors(client), client.properties().hardware.max_shared_memory_size);
+        let two_fit = self.units() <= UNITS_OF_TWO && 2 * self.memory(P::STAYING) <= memory;
+        if two_fit && tiles * each <= 2 * processors { (processors / each).max(1) } else { tiles }
     }
 
     /// The tile of the sweep over keys, whose sums fill a unit's registers: one left factor to a plane, and keys of its own.

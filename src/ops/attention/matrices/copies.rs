@@ -33,8 +33,8 @@ pub(super) fn copy<F: Float, W: Size>(
     let (vectors, at_once) = comptime!((tile.vectors(), tile.brought_at_once()));
     let (row, d) = (UNIT_POS_X as usize / vectors, UNIT_POS_X as usize % vectors);
     let left = end - min(first, end);
-    let place = begin * vectors + place(row, d, tile);
-    let places = &mut to[place..place + comptime!(count * vectors)];
+    let start = begin * vectors + place(row, d, tile);
+    let places = &mut to[start..start + comptime!(count * vectors)];
     #[unroll]
     for i in 0..comptime!(count.div_ceil(at_once)) {
         let mine = row + comptime!(i * at_once);
@@ -43,10 +43,10 @@ pub(super) fn copy<F: Float, W: Size>(
                 query_at(head, first + mine, at, tile.sizes) / WIDE
             } else if comptime!(part == Part::Results) {
                 row_at(head, first + mine, at, tile.sizes) * vectors
-            } else if comptime!(part == Part::Keys) {
-                key_at(head, row, at) / WIDE + (first + comptime!(i * at_once)) * (at.key_row / WIDE)
             } else {
-                value_at(head, row, at) / WIDE + (first + comptime!(i * at_once)) * (at.key_row / WIDE)
+                // What differs between units need be computed once.
+                let own = if comptime!(part == Part::Keys) { key_at(head, row, at) } else { value_at(head, row, at) };
+                own / WIDE + (first + comptime!(i * at_once)) * (at.key_row / WIDE)
             };
             let source = source + d;
             let bytes = select(mine < left, 16u32, 0u32);

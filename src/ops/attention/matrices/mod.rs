@@ -51,7 +51,7 @@ const LINE: usize = 8;
 /// Elements in a register.
 pub(super) const PAIR: usize = 2;
 
-/// Where vector `vector` of row `row` lies in a cube's memory. Rows are not padded, whose copies would take twice the time
+/// Where vector `vector` of row `row` lies in a cube's memory. Rows are not padded, whose copies would take up to twice the time
 /// (`docs/results/copies_h200.json`): vectors of a line change places by their row.
 #[cube]
 fn place(row: usize, vector: usize, #[comptime] tile: MatrixTile) -> usize {

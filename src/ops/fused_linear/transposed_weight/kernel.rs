@@ -47,7 +47,8 @@ pub(super) fn transposed_linear<F: Float, N: Size, P: Size>(
     let mut group = CUBE_POS;
     let (mut low, mut high) = rows_of_weight(group, width, weight_row, form);
     // A plane brings the scales and the elements of rows that it multiplies, and waits for no other: of a step each row's vectors, one
-    // row behind the other. They begin at a multiple of 128 bytes: copies to 16 behind one were slow.
+    // row behind the other. They begin at a multiple of 128 bytes: copies to 16 behind one are
+    // slow (`docs/results/copies_h200.json`).
     let mut factors = Shared::<[Vector<F, N>]>::new_aligned_slice(comptime!(rows * vectors), 128usize);
     let scale_vectors = comptime!(if form.norms { vectors } else { 1 });
     let mut scales = Shared::<[Vector<F, N>]>::new_aligned_slice(scale_vectors, 16usize);
