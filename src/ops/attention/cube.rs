@@ -31,9 +31,10 @@ const ONE_CUBE: usize = 256;
 const STEP_KEYS: usize = 64;
 const MOST_SPLITS: usize = 64;
 
-/// Such cubes that a processor has room for at once, and multiples of keys that take as long as what a cube does before and after
-/// its own.
+/// Such cubes that a processor has room for at once, or one on matrix units with the units of all, if heads have no more features; and
+/// multiples of keys that take as long as what a cube does before and after its own.
 const CUBES_AT_ONCE: usize = 3;
+const FEATURES_OF_ONE: usize = 128;
 const STEPS_ASIDE: usize = 2;
 
 /// Units of a cube that multiplies results with their gradients.
@@ -161,8 +162,8 @@ fn attend(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, at: Packed)
 fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: Newest, at: &Packed) -> CubeTensor {
     let (client, dtype, wide) = (queries.client.clone(), queries.dtype, accumulator(queries.dtype));
     let out = new_tensor(&queries, [at.batch, 1, at.heads.query * at.head_dim], dtype);
-    let splits = splits(processors(&client), at.capacity, at.batch * at.heads.key_value);
-    let tile = decode_tile(&client, at, dtype, splits, matches!(newest, Newest::Packed { .. }));
+    let tile = decode_tile(&client, at, dtype, matches!(newest, Newest::Packed { .. }));
+    let splits = tile.splits;
     let parts = if splits == 1 { 0 } else { at.batch * at.heads.query * splits };
     let partial = new_tensor(&queries, [parts.max(1), at.head_dim + 2], wide);
     let vector = tile.vector;
@@ -251,42 +252,54 @@ fn decode(queries: CubeTensor, keys: CubeTensor, values: CubeTensor, newest: New
     out
 }
 
-/// Cubes that share the keys of each of `heads` heads: as many as let all be done first, if `processors` take as many cubes at once as they
-/// have room for. By capacity and not by length: shapes and kernels are then the same at every position.
-fn splits(processors: usize, capacity: usize, heads: usize) -> usize {
+/// Cubes, `times` as large as usual, that share the keys of each of `heads` heads: as many as let all be done first, if `processors`
+/// take as many at once as they have room for. By capacity and not by length: shapes and kernels are then the same at every position.
+fn splits(processors: usize, capacity: usize, heads: usize, times: usize) -> usize {
     if capacity <= ONE_CUBE {
         return 1;
     }
-    let steps = capacity.div_ceil(STEP_KEYS);
+    let steps = capacity.div_ceil(STEP_KEYS * times);
     let room = match processors {
         // Also where the device does not tell.
         1 => MOST_SPLITS * heads,
-        many => CUBES_AT_ONCE * many,
+        many => CUBES_AT_ONCE / times * many,
     };
     let time = |splits: &usize| (heads * splits).div_ceil(room) * (steps.div_ceil(*splits) + STEPS_ASIDE);
     (1..=steps.min(MOST_SPLITS)).min_by_key(time).unwrap_or(1)
 }
 
-/// What each cube does of a step of one query, a key-value head's keys shared out among `splits` of them.
-fn decode_tile(client: &Client, at: &Packed, dtype: DType, splits: usize, appends: bool) -> DecodeTile {
+/// How many times as large as usual cubes on matrix units are: as all together that a processor has room for, which leaves fewer parts to
+/// put together, if there are keys for such a cube on each processor (`docs/results/decode_wide_h200.json`).
+fn times(processors: usize, capacity: usize, heads: usize, head_dim: usize) -> usize {
+    let fills = heads * capacity >= processors * CUBES_AT_ONCE * STEP_KEYS;
+    if processors > 1 && fills && head_dim <= FEATURES_OF_ONE { CUBES_AT_ONCE } else { 1 }
+}
+
+/// What each cube does of a step of one query.
+fn decode_tile(client: &Client, at: &Packed, dtype: DType, appends: bool) -> DecodeTile {
+    let (processors, heads) = (processors(client), at.batch * at.heads.key_value);
     let [alone, beside_others] = DECODE_UNITS;
     let (size, short) = (accumulator(dtype).size(), at.capacity <= ONE_CUBE);
     let team = Team::new(client, if short { alone } else { beside_others });
     let most = DECODE_BYTES / (at.head_dim * size);
     let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
-    let tile = |groups_of_head: usize, on_matrices: bool| DecodeTile {
-        team,
-        group: at.heads.group() / groups_of_head,
-        groups: at.heads.key_value * groups_of_head,
-        groups_of_head,
-        head_dim: at.head_dim,
-        // What turns are the halves of a head.
-        vector: vector_size(client, if appends { at.head_dim / 2 } else { at.head_dim }, &[dtype]),
-        splits,
-        split_keys: at.capacity.div_ceil(splits).next_multiple_of(STEP_KEYS),
-        appends,
-        on_matrices,
-        overlaps: overlaps(client),
+    let tile = |groups_of_head: usize, on_matrices: bool| {
+        let times = if on_matrices { times(processors, at.capacity, heads, at.head_dim) } else { 1 };
+        let splits = splits(processors, at.capacity, heads, times);
+        DecodeTile {
+            team: Team::new(client, team.units * times),
+            group: at.heads.group() / groups_of_head,
+            groups: at.heads.key_value * groups_of_head,
+            groups_of_head,
+            head_dim: at.head_dim,
+            // What turns are the halves of a head.
+            vector: vector_size(client, if appends { at.head_dim / 2 } else { at.head_dim }, &[dtype]),
+            splits,
+            split_keys: at.capacity.div_ceil(splits).next_multiple_of(STEP_KEYS),
+            appends,
+            on_matrices,
+            overlaps: overlaps(client),
+        }
     };
     let most = client.properties().hardware.max_shared_memory_size;
     let fits = |tile: DecodeTile| tile.elements() * size <= most;
@@ -308,8 +321,12 @@ mod tests {
     #[test]
     fn a_head_has_as_many_cubes_as_are_done_first() {
         let (few, many, long) = ((132, 2176, 4), (132, 2176, 128), (132, 16512, 32));
+        let times = [few, many, long].map(|(p, capacity, heads)| super::times(p, capacity, heads, 128));
+        assert_eq!(times, [1, 3, 3]);
+        let large = [many, long].map(|(p, capacity, heads)| super::splits(p, capacity, heads, 3));
+        assert_eq!(large, [1, 4]);
         let found = [(132, 256, 4), few, many, long, (1, 2176, 4)]
-            .map(|(p, capacity, heads)| super::splits(p, capacity, heads));
+            .map(|(p, capacity, heads)| super::splits(p, capacity, heads, 1));
         assert_eq!(found, [1, 34, 3, 12, 34]);
     }
 }

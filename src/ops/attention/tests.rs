@@ -194,6 +194,9 @@ fn every_device_turns_and_appends_in_a_step() {
             (1, 577, 600, 128, Heads { query: 4, key_value: 1 }),
             (3, 513, 900, 64, Heads { query: 6, key_value: 3 }),
             (1, 4177, 4200, 64, Heads { query: 5, key_value: 1 }),
+            // Keys for a large cube on every processor, which share a head's or not.
+            (8, 1601, 1700, 128, Heads { query: 8, key_value: 4 }),
+            (40, 577, 600, 64, Heads { query: 8, key_value: 4 }),
         ] {
             for dtype in tested.floats().filter(|dtype| *dtype == DType::F32 || head_dim >= 64) {
                 let on = |device: &Device, to: DType| {
