@@ -270,7 +270,7 @@ fn splits(processors: usize, capacity: usize, heads: usize, times: usize) -> usi
 
 /// How many times as large as usual cubes on matrix units are: as all together that a processor has room for, which leaves fewer parts to
 /// put together, if there are keys for such a cube on each processor (`docs/results/decode_wide_h200.json`).
-fn times(processors: usize, capacity: usize, heads: usize, head_dim: usize) -> usize {
+fn times_as_large(processors: usize, capacity: usize, heads: usize, head_dim: usize) -> usize {
     let fills = heads * capacity >= processors * CUBES_AT_ONCE * STEP_KEYS;
     if processors > 1 && fills && head_dim <= FEATURES_OF_ONE { CUBES_AT_ONCE } else { 1 }
 }
@@ -284,7 +284,7 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, appends: bool) -> Dec
     let most = DECODE_BYTES / (at.head_dim * size);
     let team = if team.plane == 1 { Team::new(client, 1 << most.max(1).ilog2()) } else { team };
     let tile = |groups_of_head: usize, on_matrices: bool| {
-        let times = if on_matrices { times(processors, at.capacity, heads, at.head_dim) } else { 1 };
+        let times = if on_matrices { times_as_large(processors, at.capacity, heads, at.head_dim) } else { 1 };
         let splits = splits(processors, at.capacity, heads, times);
         DecodeTile {
             team: Team::new(client, team.units * times),
@@ -302,17 +302,13 @@ fn decode_tile(client: &Client, at: &Packed, dtype: DType, appends: bool) -> Dec
         }
     };
     let most = client.properties().hardware.max_shared_memory_size;
-    let fits = |tile: DecodeTile| tile.elements() * size <= most;
+    let fits = |tile: &DecodeTile| tile.elements() * size <= most;
     // Without planes every unit has a whole head's sums: few heads and few units then.
     let apart = short || team.plane == 1;
-    let (whole, on_matrices) = (tile(1, false), tile(1, true));
-    if !apart && fits_matrices(at.heads.group(), at.head_dim) && multiplies(client, dtype) && fits(on_matrices) {
-        on_matrices
-    } else if !apart && fits(whole) {
-        whole
-    } else {
-        tile(at.heads.group(), false)
-    }
+    let multiplies = !apart && fits_matrices(at.heads.group(), at.head_dim) && multiplies(client, dtype);
+    let on_matrices = multiplies.then(|| tile(1, true)).filter(fits);
+    let whole = || (!apart).then(|| tile(1, false)).filter(fits);
+    on_matrices.or_else(whole).unwrap_or_else(|| tile(at.heads.group(), false))
 }
 
 #[cfg(test)]
@@ -321,7 +317,7 @@ mod tests {
     #[test]
     fn a_head_has_as_many_cubes_as_are_done_first() {
         let (few, many, long) = ((132, 2176, 4), (132, 2176, 128), (132, 16512, 32));
-        let times = [few, many, long].map(|(p, capacity, heads)| super::times(p, capacity, heads, 128));
+        let times = [few, many, long].map(|(p, capacity, heads)| super::times_as_large(p, capacity, heads, 128));
         assert_eq!(times, [1, 3, 3]);
         let large = [many, long].map(|(p, capacity, heads)| super::splits(p, capacity, heads, 3));
         assert_eq!(large, [1, 4]);
