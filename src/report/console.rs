@@ -9,7 +9,7 @@ use super::{Style, tables, verify};
 use crate::record::{
     CellRecord, ClassicModel, GateOutcome, GenerationComparison, Memory, Results, StepComparison, StepFigures, Times,
 };
-
+use crate::spec::Workloads;
 use crate::stats::RatioInterval;
 
 /// Last lines of a failed child's standard error that are shown.
@@ -35,6 +35,7 @@ pub fn summary(results: &Results, style: Style) -> String {
     if !results.peaks.is_empty() {
         let it = tables::rooflines(results);
         text.push_str(&format!("\n{}\n{}", style.bold("Roofline"), table(&it.header, &it.rows)));
+        text.push_str(&notes(results.rooflines.iter().map(|it| &it.reason)));
     }
     for steps in tables::ladders(results) {
         let title = style.bold("Attribution");
@@ -72,13 +73,17 @@ fn heading(results: &Results) -> String {
         },
     );
     let parameters = results.default_model.parameters.map(|count| count as f64 / 1e6);
+    let sizes = match results.plan.first().map(|spec| &spec.workloads) {
+        Some(Workloads { training: None, inference: None, generation: Some(it) }) => {
+            format!("batch {} · prompt {} · {} new tokens", it.batch_size, it.prompt_tokens, it.new_tokens)
+        }
+        _ => format!("batch {} · sequence {}", config.batch_size, config.seq_length),
+    };
     format!(
-        "burnmark {} · burn {} · {device}\n{} parameters · batch {} · sequence {} · mode {}\n",
+        "burnmark {} · burn {} · {device}\n{} parameters · {sizes} · mode {}\n",
         results.environment.versions.burnmark,
         results.environment.versions.burn.as_deref().unwrap_or("of unknown version"),
         or_missing(parameters, |millions| format!("{millions:.2} M")),
-        config.batch_size,
-        config.seq_length,
         config.compile_mode,
     )
 }
@@ -114,13 +119,16 @@ fn gates(results: &Results, style: Style) -> String {
     text
 }
 
-fn name(model: &ClassicModel, absent: &str) -> String {
-    model.variant.clone().unwrap_or_else(|| absent.to_owned())
-}
-
+/// Columns are named by what tells their cells apart.
 fn header(results: &Results) -> Vec<String> {
-    let (baseline, candidate) = (name(&results.default_model, "baseline"), name(&results.example_model, "optimised"));
-    vec![String::new(), baseline, candidate, "change".to_owned()]
+    let models = [&results.default_model, &results.example_model];
+    let cells = models.map(|model| results.plan.iter().find(|spec| Some(spec.id()) == model.cell));
+    let names = match cells {
+        [Some(baseline), Some(candidate)] => [baseline.label_beside(candidate), candidate.label_beside(baseline)],
+        [baseline, candidate] => [(baseline, "baseline"), (candidate, "optimised")]
+            .map(|(cell, absent)| cell.map_or_else(|| absent.to_owned(), |cell| cell.variant.clone())),
+    };
+    [String::new()].into_iter().chain(names).chain(["change".to_owned()]).collect()
 }
 
 /// One row: a label, both models' figures, and what became of them.
@@ -220,13 +228,7 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
 
 /// Every reason once, below the table whose gaps it explains.
 fn notes<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> String {
-    let mut seen: Vec<&str> = Vec::new();
-    for reason in reasons.flatten() {
-        if !seen.contains(&reason.as_str()) {
-            seen.push(reason);
-        }
-    }
-    seen.iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
+    tables::each_once(reasons).iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
 }
 
 /// One row a cell: the mean of each workload, its ratio to the cell's baseline, and how far its model computes from what

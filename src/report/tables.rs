@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::endings::early;
-use super::units::{claim, marked, megabytes, or_missing, percent, time};
+use super::units::{MISSING, claim, marked, megabytes, or_missing, percent, time};
 use crate::record::{CellRecord, Comparison, LadderStep, Metric, PairRecord, Results, Roofline, StepFigures};
 use crate::spec::{Figure, MemoryPhase, Observation};
 use crate::stats::RatioInterval;
@@ -90,7 +90,6 @@ pub(super) fn rooflines(results: &Results) -> Table {
     let share = |share: Option<f64>| or_missing(share, |share| format!("{:.1} %", share * 100.0));
     let row = |it: &Roofline| {
         let label = results.cell(&it.cell).map_or_else(|| it.cell.clone(), |cell| cell.spec.label());
-        let roof = it.roof.map_or_else(|| it.reason.clone().unwrap_or_default(), |roof| roof.to_string());
         vec![
             label,
             it.metric.to_string(),
@@ -99,7 +98,7 @@ pub(super) fn rooflines(results: &Results) -> Table {
             giga(it.bytes_per_s),
             share(it.mbu),
             or_missing(it.flops_per_byte, |intensity| format!("{intensity:.1}")),
-            roof,
+            it.roof.map_or_else(|| MISSING.to_owned(), |roof| roof.to_string()),
         ]
     };
     let header = ["cell", "", "GFLOP/s", "MFU", "GB/s", "MBU", "FLOP/byte", "bound by"].map(str::to_owned).to_vec();
@@ -111,11 +110,28 @@ pub(super) fn rooflines(results: &Results) -> Table {
             format!("; {} {} {}: {flops} GFLOP/s, {bytes} GB/s", it.backend, it.mode, it.precision)
         })
         .collect();
+    let reasons = each_once(results.rooflines.iter().map(|it| &it.reason));
+    let reasons: Vec<String> = reasons.iter().map(|reason| format!("; {MISSING}: {reason}")).collect();
     Table {
-        caption: format!("Model FLOPs and least bytes over the mean time, beside measured peaks{}", peaks.concat()),
+        caption: format!(
+            "Model FLOPs and least bytes over the mean time, beside measured peaks{}{}",
+            peaks.concat(),
+            reasons.concat()
+        ),
         header,
         rows: results.rooflines.iter().map(row).collect(),
     }
+}
+
+/// Every reason that is given, once.
+pub(super) fn each_once<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> Vec<&'a str> {
+    let mut seen: Vec<&str> = Vec::new();
+    for reason in reasons.flatten() {
+        if !seen.contains(&reason.as_str()) {
+            seen.push(reason);
+        }
+    }
+    seen
 }
 
 pub(super) fn in_mb(bytes: Option<u64>) -> Option<f64> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::record::Results;
 use crate::record::fixtures::{gate, measured, observations, planned, record};
 use crate::spec::{Check, Ending, Observation, VerifyReport};
 
@@ -13,6 +14,41 @@ fn a_run_with_peaks_has_a_roofline() {
     assert!(!console::summary(&results, Style::default()).contains("Roofline"));
     results.add_peaks(crate::record::fixtures::peaks());
     insta::assert_snapshot!(console::summary(&results, Style::default()));
+}
+
+#[test]
+fn a_peak_that_is_missing_says_why_once() {
+    let (mut results, mut peaks) = (measured(), crate::record::fixtures::peaks());
+    (peaks.flops.value, peaks.flops.reason) = (None, Some("no such peak".to_owned()));
+    results.add_peaks(peaks);
+    for text in [console::summary(&results, Style::default()), markdown::document(&results)] {
+        assert_eq!(text.matches("n/a: no such peak").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn columns_are_named_by_what_tells_their_cells_apart() {
+    let mut results = measured();
+    results.plan[1].backend = "pytorch:eager".to_owned();
+    results.example_model.cell = Some(results.plan[1].id());
+    let headed = |results: &Results| {
+        let summary = console::summary(results, Style::default());
+        let line = summary.lines().find(|line| line.ends_with("change")).expect("a table");
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(headed(&results), ["flex/default", "pytorch:eager/example", "change"]);
+    results.plan[1].variant = results.plan[0].variant.clone();
+    results.example_model.cell = Some(results.plan[1].id());
+    assert_eq!(headed(&results), ["flex", "pytorch:eager", "change"]);
+}
+
+#[test]
+fn generation_alone_is_headed_by_its_own_sizes() {
+    let mut results = planned();
+    results.plan[0].workloads.training = None;
+    results.plan[0].workloads.inference = None;
+    let summary = console::summary(&results, Style::default());
+    assert!(summary.contains(" · batch 1 · prompt 128 · 128 new tokens · "), "{summary}");
 }
 
 #[test]

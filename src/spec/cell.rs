@@ -254,15 +254,31 @@ impl CellSpec {
     /// The axes in words, without the digest.
     #[must_use]
     pub fn label(&self) -> String {
+        self.axes().join("/")
+    }
+
+    /// Those parts of the label that `other` does not share; the variant if it shares all.
+    #[must_use]
+    pub fn label_beside(&self, other: &Self) -> String {
+        let (own, others) = (self.axes(), other.axes());
+        let differing: Vec<&str> =
+            own.iter().zip(&others).filter(|(own, other)| own != other).map(|(own, _)| own.as_str()).collect();
+        if differing.is_empty() { self.variant.clone() } else { differing.join("/") }
+    }
+
+    fn axes(&self) -> [String; 5] {
         let repeat = if self.repeat == 0 { String::new() } else { format!("#{}", self.repeat + 1) };
         let cache = match self.tuning_cache {
             TuningCache::Kept => String::new(),
             cache => format!("/{cache}{repeat}"),
         };
-        format!(
-            "{}/{}/{}{cache}/{}/b{}s{}",
-            self.backend, self.variant, self.mode, self.precision, self.batch_size, self.seq_length
-        )
+        [
+            self.backend.clone(),
+            self.variant.clone(),
+            format!("{}{cache}", self.mode),
+            self.precision.to_string(),
+            format!("b{}s{}", self.batch_size, self.seq_length),
+        ]
     }
 }
 
