@@ -69,8 +69,8 @@ struct Subject {
 
 impl Subject {
     fn new(workload: Workload) -> Self {
-        let (backend, opened) = burnmark::backends::open("flex", Mode::Default, false, TuningCache::Kept, None)
-            .expect("flex is compiled in");
+        let (backend, opened) =
+            burnmark::backends::open("flex", Mode::Default, TuningCache::Kept, None).expect("flex is compiled in");
         let device = if workload == Workload::Training { opened.autodiff() } else { opened };
         let config = ModelConfig::default();
         let weights = Weights::seeded(&config, 42);

@@ -81,12 +81,11 @@ pub fn external(specification: &str) -> Option<Child> {
     })
 }
 
-/// Puts what a mode and a tuning cache ask for into effect, for this whole process, and opens a device. `replays`: whether graphs
-/// are all that will be launched. `cache` is the folder of what tuning finds and leaves.
+/// Puts what a mode and a tuning cache ask for into effect, for this whole process, and opens a device. `cache` is the
+/// folder of what tuning finds and leaves.
 pub fn open(
     specification: &str,
     mode: Mode,
-    replays: bool,
     tuning: TuningCache,
     cache: Option<PathBuf>,
 ) -> Result<(&'static dyn Backend, Device), Failure> {
@@ -98,7 +97,7 @@ pub fn open(
     };
     backend.configure(&Setup {
         fusion,
-        callers_thread: replays,
+        callers_thread: mode.replays(),
         autotune,
         cache,
         keep_answers: tuning != TuningCache::Off,

@@ -29,11 +29,10 @@ pub(super) fn run(
     registry: &Registry,
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
-    let all_replayed = spec.mode.replays() && registry.replays_all(spec);
-    let (backend, device) = backends::open(&spec.backend, spec.mode, all_replayed, spec.tuning_cache, cache)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode, spec.tuning_cache, cache)?;
     ensure_supported(spec.precision, &device)?;
     let (origin, tuning) = (Instant::now(), backend.watch_tuning());
-    emit(opened(backend, &device, &spec.backend, spec.mode, all_replayed, spec.precision));
+    emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
     let bench = Bench { spec, registry, backend, device, origin, replays, once };
     if let Some(training) = &spec.workloads.training {
@@ -53,16 +52,15 @@ pub(super) fn run(
     Ok(())
 }
 
-/// Tells of an open device; `specification` and `all_replayed` are what it was opened with.
+/// Tells of an open device; `specification` is what named it.
 pub(super) fn opened(
     backend: &dyn Backend,
     device: &Device,
     specification: &str,
     mode: Mode,
-    all_replayed: bool,
     precision: Precision,
 ) -> Event {
-    let (execution, mut notes) = execution(mode, all_replayed, backend.capabilities());
+    let (execution, mut notes) = execution(mode, backend.capabilities());
     let vendor_products = backend.vendor_products().transpose().unwrap_or_else(|why| {
         notes.push(format!("variants with `vendor-products` have kernels of the backend's: {why}"));
         None
@@ -79,7 +77,7 @@ pub(super) fn opened(
 }
 
 /// What a backend without fusion, autotune or graph capture makes of a mode, and what it could not do.
-fn execution(mode: Mode, all_replayed: bool, has: Capabilities) -> (String, Vec<String>) {
+fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
     let wanted: &[(&str, bool)] = match mode {
         Mode::NoCompile => &[],
         Mode::Default => &[("fusion", has.fusion), ("autotune", has.autotune)],
@@ -88,7 +86,7 @@ fn execution(mode: Mode, all_replayed: bool, has: Capabilities) -> (String, Vec<
         }
     };
     let mut applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    if all_replayed && has.callers_thread {
+    if mode.replays() && has.callers_thread {
         applied.push("caller's thread");
     }
     let notes = wanted

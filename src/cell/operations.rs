@@ -23,9 +23,9 @@ use crate::spec::{
 
 /// Measures every operation of `spec`.
 pub(super) fn run(spec: &OperationsSpec, cache: Option<PathBuf>, emit: &mut dyn FnMut(Event)) -> Result<(), Failure> {
-    let (backend, device) = backends::open(&spec.backend, spec.mode, false, TuningCache::Kept, cache)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
-    emit(opened(backend, &device, &spec.backend, spec.mode, false, spec.precision));
+    emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let (_, dtype) = dtypes(spec.precision, false);
     let bench = Bench { spec, backend, device, dtype };
     for operation in &spec.operations {

@@ -33,11 +33,9 @@ pub(super) fn run(
     peaks: bool,
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
-    // As cells are that come nearest to the peaks.
-    let replays = spec.mode.replays();
-    let (backend, device) = backends::open(&spec.backend, spec.mode, replays, TuningCache::Kept, cache)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
-    emit(opened(backend, &device, &spec.backend, spec.mode, replays, spec.precision));
+    emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     if peaks {
         let (_, dtype) = dtypes(spec.precision, false);
         emit(Event::Peaks(measured(backend, &device, dtype)?));

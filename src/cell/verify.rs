@@ -55,7 +55,7 @@ pub(super) fn run(
     registry: &Registry,
     emit: &mut dyn FnMut(Event),
 ) -> Result<(), Failure> {
-    let (backend, device) = backends::open(&spec.backend, spec.mode, spec.mode.replays(), TuningCache::Kept, cache)?;
+    let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
     let reference = match &spec.reference {
         Some(path) => Some(Reference::load(path).map_err(|error| {

@@ -4,7 +4,7 @@ use thiserror::Error;
 use super::decoder::Decoder;
 use super::memory::predicted_peak_bytes;
 use super::{Model, Optimization, Optimizations, Weights, decoder_variants};
-use crate::spec::{CellSpec, ModelConfig, Optimizer, Workload};
+use crate::spec::{CellSpec, ModelConfig, Workload};
 
 /// What a family gets to build a model from.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ pub enum BuildError {
     Weights(String),
 }
 
-type OfVariant = dyn Fn(&str) -> bool + Send + Sync;
+type ByHand = dyn Fn(&str) -> bool + Send + Sync;
 type Build = dyn Fn(&BuildRequest) -> Result<Box<dyn Model>, BuildError> + Send + Sync;
 
 /// A model with its variants, which compute the same in different ways.
@@ -59,8 +59,7 @@ pub struct Family {
     name: String,
     variants: Vec<String>,
     build: Box<Build>,
-    by_hand: Box<OfVariant>,
-    generation_replayed: Box<OfVariant>,
+    by_hand: Box<ByHand>,
     memory: Option<Predict>,
 }
 
@@ -79,7 +78,6 @@ impl Family {
             variants: variants.iter().map(|&name| name.to_owned()).collect(),
             build: Box::new(build),
             by_hand: Box::new(|_| false),
-            generation_replayed: Box::new(|_| false),
             memory: None,
         }
     }
@@ -89,12 +87,6 @@ impl Family {
     #[must_use]
     pub fn training_by_hand(self, is_by_hand: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Self { by_hand: Box::new(is_by_hand), ..self }
-    }
-
-    /// The variants that `is_replayed` is true for have a [`Model::replayed_session`].
-    #[must_use]
-    pub fn generation_replayed(self, is_replayed: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
-        Self { generation_replayed: Box::new(is_replayed), ..self }
     }
 
     /// The same with a prediction of the peak memory of a workload of a cell, in bytes beyond what the process holds before;
@@ -117,12 +109,10 @@ impl Default for Registry {
             let optimizations = Optimizations::of_variant(request.variant).expect("the registry checked the variant");
             Ok(Box::new(Decoder::new(request, optimizations)?))
         });
-        let has = |optimization: Optimization| {
-            move |variant: &str| Optimizations::of_variant(variant).is_some_and(|all| all.has(optimization))
+        let by_hand = |variant: &str| {
+            Optimizations::of_variant(variant).is_some_and(|optimizations| optimizations.has(Optimization::Backward))
         };
-        let decoder = decoder.training_by_hand(has(Optimization::Backward));
-        let decoder = decoder.generation_replayed(has(Optimization::KvCache));
-        Self(vec![decoder.with_memory(predicted_peak_bytes)])
+        Self(vec![decoder.training_by_hand(by_hand).with_memory(predicted_peak_bytes)])
     }
 }
 
@@ -144,33 +134,19 @@ impl Registry {
     /// Whether a variant is trained through [`Model::training_step`].
     #[must_use]
     pub fn trains_by_hand(&self, family: &str, variant: &str) -> bool {
-        self.family(family).is_some_and(|family| (family.by_hand)(variant))
-    }
-
-    /// Whether every step that a cell asks for is replayed where its mode records and its device can.
-    #[must_use]
-    pub fn replays_all(&self, cell: &CellSpec) -> bool {
-        let (training, generation) = (&cell.workloads.training, &cell.workloads.generation);
-        let training = training.as_ref().is_none_or(|training| {
-            training.optimizer == Optimizer::None && self.trains_by_hand(&cell.family, &cell.variant)
-        });
-        let replays = |family: &Family| (family.generation_replayed)(&cell.variant);
-        training && (generation.is_none() || self.family(&cell.family).is_some_and(replays))
+        self.0.iter().any(|candidate| candidate.name == family && (candidate.by_hand)(variant))
     }
 
     /// Predicted peak memory of a workload of a cell, in bytes; `None` if its family predicts none.
     #[must_use]
     pub fn predicted_peak_bytes(&self, cell: &CellSpec, workload: Workload) -> Option<u64> {
-        self.family(&cell.family)?.memory?(cell, workload)
-    }
-
-    fn family(&self, name: &str) -> Option<&Family> {
-        self.0.iter().find(|family| family.name == name)
+        let family = self.0.iter().find(|family| family.name == cell.family)?;
+        family.memory?(cell, workload)
     }
 
     /// Builds a variant of a family.
     pub fn build(&self, family: &str, request: &BuildRequest) -> Result<Box<dyn Model>, BuildError> {
-        let found = self.family(family).ok_or_else(|| {
+        let found = self.0.iter().find(|candidate| candidate.name == family).ok_or_else(|| {
             let known = self.0.iter().map(|family| family.name.as_str()).collect::<Vec<_>>().join(", ");
             BuildError::UnknownFamily { name: family.to_owned(), known }
         })?;
@@ -182,32 +158,5 @@ impl Registry {
             });
         }
         (found.build)(request)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::fixtures::planned;
-    use crate::spec::Workloads;
-
-    #[test]
-    fn a_cell_is_replayed_if_each_of_its_steps_is() {
-        let cell = planned().plan[0].clone();
-        let replayed = |variant: &str, change: fn(&mut Workloads)| {
-            let mut cell = CellSpec { variant: variant.to_owned(), ..cell.clone() };
-            change(&mut cell.workloads);
-            Registry::default().replays_all(&cell)
-        };
-        assert!(replayed("example", |_| ()));
-        assert!(!replayed("default", |_| ()));
-        assert!(replayed("default", |asked| (asked.training, asked.generation) = (None, None)));
-        assert!(!replayed("example-without-backward", |_| ()));
-        assert!(replayed("example-without-backward", |asked| asked.training = None));
-        assert!(!replayed("example-without-kv-cache", |_| ()));
-        assert!(replayed("example-without-kv-cache", |asked| asked.generation = None));
-        let with_optimizer =
-            |asked: &mut Workloads| asked.training.as_mut().expect("asked for").optimizer = Optimizer::Adamw;
-        assert!(!replayed("example", with_optimizer));
     }
 }

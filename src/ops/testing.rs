@@ -73,7 +73,7 @@ pub(crate) fn devices() -> &'static [TestDevice] {
         let further = std::env::var(DEVICES).unwrap_or_default();
         let names = std::iter::once("flex").chain(further.split(',').filter(|name| !name.is_empty()));
         let open = |name: &str| {
-            let (backend, device) = crate::backends::open(name, Mode::NoCompile, false, TuningCache::Kept, None)
+            let (backend, device) = crate::backends::open(name, Mode::NoCompile, TuningCache::Kept, None)
                 .unwrap_or_else(|failure| panic!("{DEVICES} names `{name}`: {failure}"));
             TestDevice { name: name.to_owned(), device, tf32: backend.capabilities().tf32 }
         };

@@ -122,11 +122,10 @@ fn gates(results: &Results, style: Style) -> String {
 /// Columns are named by what tells their cells apart.
 fn header(results: &Results) -> Vec<String> {
     let models = [&results.default_model, &results.example_model];
-    let cells = models.map(|model| results.plan.iter().find(|spec| Some(spec.id()) == model.cell));
-    let names = match cells {
+    let names = match models.map(|model| results.plan.iter().find(|spec| Some(spec.id()) == model.cell)) {
         [Some(baseline), Some(candidate)] => [baseline.label_beside(candidate), candidate.label_beside(baseline)],
-        [baseline, candidate] => [(baseline, "baseline"), (candidate, "optimised")]
-            .map(|(cell, absent)| cell.map_or_else(|| absent.to_owned(), |cell| cell.variant.clone())),
+        _ => [(models[0], "baseline"), (models[1], "optimised")]
+            .map(|(model, absent)| model.variant.clone().unwrap_or_else(|| absent.to_owned())),
     };
     [String::new()].into_iter().chain(names).chain(["change".to_owned()]).collect()
 }
@@ -228,7 +227,7 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
 
 /// Every reason once, below the table whose gaps it explains.
 fn notes<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> String {
-    tables::each_once(reasons).iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
+    tables::each_once(reasons.flatten()).iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
 }
 
 /// One row a cell: the mean of each workload, its ratio to the cell's baseline, and how far its model computes from what

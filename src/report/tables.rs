@@ -110,7 +110,7 @@ pub(super) fn rooflines(results: &Results) -> Table {
             format!("; {} {} {}: {flops} GFLOP/s, {bytes} GB/s", it.backend, it.mode, it.precision)
         })
         .collect();
-    let reasons = each_once(results.rooflines.iter().map(|it| &it.reason));
+    let reasons = each_once(results.rooflines.iter().filter_map(|it| it.reason.as_ref()));
     let reasons: Vec<String> = reasons.iter().map(|reason| format!("; {MISSING}: {reason}")).collect();
     Table {
         caption: format!(
@@ -123,12 +123,12 @@ pub(super) fn rooflines(results: &Results) -> Table {
     }
 }
 
-/// Every reason that is given, once.
-pub(super) fn each_once<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> Vec<&'a str> {
+/// Every text once, in the order of their first appearance.
+pub(super) fn each_once<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
     let mut seen: Vec<&str> = Vec::new();
-    for reason in reasons.flatten() {
-        if !seen.contains(&reason.as_str()) {
-            seen.push(reason);
+    for text in texts {
+        if !seen.contains(&text.as_str()) {
+            seen.push(text);
         }
     }
     seen

@@ -1,6 +1,7 @@
 //! What a verification compared.
 
 use super::table::table;
+use super::tables::each_once;
 use crate::spec::{Check, VerifyReport};
 
 /// Gradients shown of each variant unless all are asked for.
@@ -11,7 +12,7 @@ const WORST_GRADIENTS: usize = 3;
 pub fn verification(report: &VerifyReport, all: bool) -> String {
     let mut rows = Vec::new();
     let mut left_out = 0;
-    for variant in variants(report) {
+    for variant in each_once(report.checks.iter().map(|check| &check.variant)) {
         let of_variant = || report.checks.iter().filter(|check| check.variant == variant);
         let mut gradients: Vec<&Check> = of_variant().filter(|check| is_gradient(check)).collect();
         // Not-a-number counts as worse than every number.
@@ -59,15 +60,4 @@ fn row(check: &Check) -> Vec<String> {
 
 fn is_gradient(check: &Check) -> bool {
     check.what.starts_with("grad.")
-}
-
-/// The variants in the order they were checked.
-fn variants(report: &VerifyReport) -> Vec<&str> {
-    let mut variants: Vec<&str> = Vec::new();
-    for check in &report.checks {
-        if !variants.contains(&check.variant.as_str()) {
-            variants.push(&check.variant);
-        }
-    }
-    variants
 }
