@@ -95,13 +95,7 @@ pub fn open(
         Mode::Default | Mode::ReduceOverhead => (true, Autotune::Balanced),
         Mode::MaxAutotune => (true, Autotune::Full),
     };
-    backend.configure(&Setup {
-        fusion,
-        callers_thread: mode.replays(),
-        autotune,
-        cache,
-        keep_answers: tuning != TuningCache::Off,
-    });
+    backend.configure(&Setup { fusion, autotune, cache, keep_answers: tuning != TuningCache::Off });
     let device = backend.open(device).map_err(|error| unsupported(error.to_string()))?;
     Ok((backend, device))
 }

@@ -544,7 +544,7 @@ def devices(emit):
     suffix = {"cuda": "", "cpu": ":cpu" if len(names) > 1 else ""}
     found = [{"device": f"pytorch:{execution}{suffix[kind]}", "name": name, "driver": f"PyTorch {torch.__version__}",
               "memory_bytes": memory, "dtypes": ["f64", "f32", "bf16"], "device_clock": kind == "cuda"} for kind, name, memory in names for execution in EXECUTIONS]
-    emit("found", devices=found, capabilities={"fusion": True, "autotune": True, "graph_capture": torch.cuda.is_available(), "callers_thread": False, "tf32": False, "mixed": torch.cuda.is_available(), "synchronous": False})
+    emit("found", devices=found, capabilities={"fusion": True, "autotune": True, "graph_capture": torch.cuda.is_available(), "tf32": False, "mixed": torch.cuda.is_available(), "synchronous": False})
 
 
 def main():

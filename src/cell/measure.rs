@@ -85,10 +85,7 @@ fn execution(mode: Mode, has: Capabilities) -> (String, Vec<String>) {
             &[("fusion", has.fusion), ("autotune", has.autotune), ("graph capture", has.graph_capture)]
         }
     };
-    let mut applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    if mode.replays() && has.callers_thread {
-        applied.push("caller's thread");
-    }
+    let applied: Vec<&str> = wanted.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
     let notes = wanted
         .iter()
         .filter(|(_, has)| !has)

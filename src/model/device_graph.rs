@@ -1,20 +1,25 @@
 //! A device's own recording of what it was given to do.
 
-use std::thread::{self, ThreadId};
-
 use burn::backend::{Backend, Dispatch, DispatchDevice, DispatchGraph, ExecutionError};
 use burn::tensor::Device;
+#[cfg(feature = "cubecl")]
+use cubecl_common::device::OnCallersThread;
+use send_wrapper::SendWrapper;
 
 /// Runs before the one that is recorded: fusion and the tuners take other ways at first, and memory that a recorded run
 /// asks for has to be there.
 const EARLIER_RUNS: usize = 3;
 
 /// What `work` launched, to be launched again as a whole. It reads and writes the same memory each time.
+///
+/// While it lives, what its thread asks of the device is prepared on that thread, and not handed to one of the device's: a
+/// single launch is there sooner so.
 pub struct DeviceGraph {
     device: DispatchDevice,
-    graph: DispatchGraph,
-    /// Whose stream it was recorded on and is launched on.
-    thread: ThreadId,
+    /// It was recorded on its thread's stream and is launched on that.
+    graph: SendWrapper<DispatchGraph>,
+    #[cfg(feature = "cubecl")]
+    _prepared_here: SendWrapper<OnCallersThread>,
 }
 
 impl DeviceGraph {
@@ -37,7 +42,19 @@ impl DeviceGraph {
         }
         let result = work();
         match Dispatch::graph_stop_capture(device) {
-            Ok(graph) => (Some(Self { device: device.clone(), graph, thread: thread::current().id() }), result),
+            Ok(graph) => {
+                // Nothing waits for the device's own thread any more.
+                if let Err(error) = Dispatch::sync(device) {
+                    tracing::warn!("work that was recorded failed: {error}");
+                }
+                let graph = Self {
+                    device: device.clone(),
+                    graph: SendWrapper::new(graph),
+                    #[cfg(feature = "cubecl")]
+                    _prepared_here: SendWrapper::new(OnCallersThread::new()),
+                };
+                (Some(graph), result)
+            }
             Err(error) => {
                 tracing::warn!("a recording failed, the work is launched instead: {error}");
                 (None, result)
@@ -56,8 +73,7 @@ impl DeviceGraph {
     ///
     /// On another thread than that which recorded.
     pub unsafe fn launch(&self) -> Result<(), ExecutionError> {
-        assert_eq!(self.thread, thread::current().id(), "a graph is launched by the thread that recorded it");
-        match (&self.device, &self.graph) {
+        match (&self.device, &*self.graph) {
             // Not through fusion, whose thread would be asked to launch what waits there first.
             #[cfg(feature = "cubecl")]
             // SAFETY: as of this function.

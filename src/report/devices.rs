@@ -122,7 +122,6 @@ mod tests {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: true,

@@ -57,8 +57,6 @@ pub struct Capabilities {
     pub autotune: bool,
     /// Records a sequence of launches and replays it.
     pub graph_capture: bool,
-    /// Prepares launches on the thread that asks for them and not on one of its own, if it is told to.
-    pub callers_thread: bool,
     /// Rounds the factors of single-precision products to TF32, whose significand has 11 bits.
     pub tf32: bool,
     /// Whether mixed precision is what its devices are made for.
@@ -107,9 +105,6 @@ pub enum Autotune {
 pub struct Setup {
     /// Merge element-wise operations into kernels, where the backend can.
     pub fusion: bool,
-    /// Prepare launches on the thread that asks for them, where the backend can: each is there and back sooner, but nothing is
-    /// prepared beside the caller's own work.
-    pub callers_thread: bool,
     /// Effort on choosing kernels, where the backend does so.
     pub autotune: Autotune,
     /// Folder for what tuning and compiling leave; `None` is the backend's own place.

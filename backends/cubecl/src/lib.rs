@@ -19,15 +19,8 @@ pub use store::Store;
 pub use tuning::{Launches, Watch};
 
 /// What every CubeCL device can do.
-pub const CAPABILITIES: Capabilities = Capabilities {
-    fusion: true,
-    autotune: true,
-    graph_capture: false,
-    callers_thread: false,
-    tf32: false,
-    mixed: false,
-    synchronous: false,
-};
+pub const CAPABILITIES: Capabilities =
+    Capabilities { fusion: true, autotune: true, graph_capture: false, tf32: false, mixed: false, synchronous: false };
 
 /// Puts a setup into effect for the whole process; a configuration that was read before stays as it is.
 pub fn configure(setup: &Setup) {

@@ -12,7 +12,6 @@ use burnmark_backend_api::{
     TuningStore, TuningWatch,
 };
 use burnmark_backend_cubecl as cube;
-use cubecl_common::device::run_on_callers_thread;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
@@ -86,9 +85,6 @@ impl Backend for Cuda {
     }
 
     fn configure(&self, setup: &Setup) {
-        if setup.callers_thread && !run_on_callers_thread() {
-            tracing::warn!("a device was opened before: launches go on being prepared on a thread of their own");
-        }
         cube::configure(setup);
     }
 
@@ -136,7 +132,7 @@ impl Backend for Cuda {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { tf32: true, mixed: true, graph_capture: true, callers_thread: true, ..cube::CAPABILITIES }
+        Capabilities { tf32: true, mixed: true, graph_capture: true, ..cube::CAPABILITIES }
     }
 
     fn memory_sources(&self) -> MemorySources {

@@ -67,7 +67,6 @@ impl Backend for Flex {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: true,

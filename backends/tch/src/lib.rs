@@ -93,7 +93,6 @@ impl Backend for Tch {
             fusion: false,
             autotune: false,
             graph_capture: false,
-            callers_thread: false,
             tf32: false,
             mixed: false,
             synchronous: false,

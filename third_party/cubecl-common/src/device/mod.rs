@@ -5,4 +5,4 @@ pub use base::*;
 pub(crate) mod handle;
 
 #[cfg(all(feature = "std", multi_threading))]
-pub use handle::either::run_on_callers_thread;
+pub use handle::either::OnCallersThread;

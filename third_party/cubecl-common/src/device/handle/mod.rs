@@ -237,6 +237,14 @@ mod tests_channel {
     include!("./tests_recursive.rs");
 }
 
+#[cfg(all(test, multi_threading))]
+mod tests_either {
+    type DeviceHandle<S> = super::DeviceHandle<S, either::EitherDeviceHandle>;
+
+    include!("./tests.rs");
+    include!("./tests_recursive.rs");
+}
+
 #[cfg(test)]
 mod tests_mutex {
     type DeviceHandle<S> = super::DeviceHandle<S, mutex::MutexDeviceHandle>;

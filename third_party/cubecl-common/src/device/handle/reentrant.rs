@@ -41,9 +41,7 @@ impl DeviceHandleSpec for ReentrantMutexDeviceHandle {
     }
 
     fn new<S: DeviceService>(device_id: DeviceId) -> Self {
-        let handle = Self::locate::<S>(device_id);
-        handle.initialize(&handle.lock.lock.lock());
-        handle
+        Self::locate::<S>(device_id)
     }
 
     fn device_id(&self) -> DeviceId {
@@ -159,14 +157,6 @@ impl ReentrantMutexDeviceHandle {
         }
     }
 
-    /// Builds the service if it is not there yet. It may ask for other services of the device meanwhile.
-    fn initialize(&self, state: &DeviceStateMap) {
-        if !state.map.borrow().contains_key(&self.type_id) {
-            let built = (self.init)(self.device_id);
-            state.map.borrow_mut().entry(self.type_id).or_insert(built);
-        }
-    }
-
     /// Acquires exclusive mutable access to the state and passes it to `f`.
     ///
     /// The same device can lock multiple types at the same time.
@@ -177,12 +167,17 @@ impl ReentrantMutexDeviceHandle {
     fn with_lock<R>(&self, f: impl FnOnce(&mut dyn Any) -> R) -> R {
         let key = self.type_id;
         let state = self.lock.lock.lock();
-        self.initialize(&state);
 
         // Take the entry out of the map. This gives us owned data with
         // no lifetime tied to the map borrow, so re-entrant calls for
         // different service types can access the map freely.
-        let entry = state.map.borrow()[&key].service.take();
+        let entry = {
+            let mut map = state.map.borrow_mut();
+            map.entry(key)
+                .or_insert_with(|| (self.init)(self.device_id))
+                .service
+                .take()
+        };
 
         let entry = entry.unwrap_or_else(|| {
             panic!(
