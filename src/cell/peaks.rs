@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Tensor};
 use burnmark_backend_api::Backend;
+#[cfg(feature = "cubecl")]
+use cubecl_common::device::OnCallersThread;
 
 use super::measure::{dtypes, ensure_supported, opened};
 use crate::backends;
@@ -45,6 +47,10 @@ pub(super) fn run(
 
 fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peaks, Failure> {
     let clock = Clock::new(device);
+    // As where steps are replayed: a peak waits for no thread of the device's. What opening asked for is done first.
+    clock.time(|| ())?;
+    #[cfg(feature = "cubecl")]
+    let _prepared_here = backend.capabilities().graph_capture.then(OnCallersThread::new);
     let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));
     let numbers = |shape: [usize; 2]| Tensor::<2>::ones(shape, (device, dtype));
     // A vendor's library is what is to be reached, and a tuner would ask for long.
