@@ -14,7 +14,9 @@ fn main() -> ExitCode {
     burnmark::app::main(&Registry::default().with(Family::new("faulty", &variants, build)))
 }
 
+/// Leaves a file that tells that it hangs.
 fn hang() -> ! {
+    std::fs::write("hangs", "").expect("a folder that can be written");
     loop {
         std::thread::sleep(Duration::from_hours(1));
     }

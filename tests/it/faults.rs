@@ -95,8 +95,8 @@ fn a_wrong_model_gets_no_ratio() {
     assert_eq!((&comparison["verified"], &comparison["training"]["speedup"]), (&false.into(), &Value::Null));
 }
 
-/// The faulty family with the variants, stopped by Ctrl-C as soon as the results hold so many cells.
-fn stopped(world: &World, variants: &str, cells: usize) -> Value {
+/// The faulty family with the variants, stopped by Ctrl-C as soon as one hangs.
+fn stopped(world: &World, variants: &str) -> Value {
     let text = std::fs::read_to_string(repository("configs/quick.toml")).expect("the quick experiment");
     world.write("faulty.toml", &format!("{text}\n[verify]\nenabled = false\n"));
     let program = Path::new(env!("CARGO_BIN_EXE_burnmark")).parent().expect("a folder").join("examples/faulty_models");
@@ -108,9 +108,8 @@ fn stopped(world: &World, variants: &str, cells: usize) -> Value {
         .spawn()
         .expect("it starts");
     let start = Instant::now();
-    let done = || world.json("r.json")["cells"].as_array().map_or(0, Vec::len);
-    while !world.path("r.json").exists() || done() < cells {
-        assert!(start.elapsed() < Duration::from_mins(1), "the first cells take too long");
+    while !world.path("hangs").exists() {
+        assert!(start.elapsed() < Duration::from_mins(1), "nothing hangs");
         std::thread::sleep(Duration::from_millis(50));
     }
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("a process id"));
@@ -121,7 +120,7 @@ fn stopped(world: &World, variants: &str, cells: usize) -> Value {
 
 #[test]
 fn control_c_keeps_what_is_done() {
-    let results = stopped(&World::new(), "sound,hang", 1);
+    let results = stopped(&World::new(), "sound,hang");
     assert_eq!(results["cells"][0]["outcome"]["status"], "measured");
     assert_eq!(failure(&results, 1).0, "interrupted");
 }
@@ -129,7 +128,7 @@ fn control_c_keeps_what_is_done() {
 #[test]
 fn control_c_in_a_later_round_keeps_the_complete_ones() {
     let world = World::new();
-    let results = stopped(&world, "sound,hang-later", 2);
+    let results = stopped(&world, "sound,hang-later");
     for (cell, least) in [(0, 1..=2), (1, 1..=1)] {
         let cell = &results["cells"][cell];
         assert_eq!(cell["outcome"]["status"], "measured", "{cell}");
