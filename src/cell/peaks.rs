@@ -48,7 +48,7 @@ pub(super) fn run(
 fn measured(backend: &dyn Backend, device: &Device, dtype: DType) -> Result<Peaks, Failure> {
     let clock = Clock::new(device);
     // As where steps are replayed: a peak waits for no thread of the device's. What opening asked for is done first.
-    clock.time(|| ())?;
+    clock.sync()?;
     #[cfg(feature = "cubecl")]
     let _prepared_here = backend.capabilities().graph_capture.then(OnCallersThread::new);
     let per_second = |amount: f64, ns: u64| (ns > 0).then(|| amount / (ns as f64 / 1e9));

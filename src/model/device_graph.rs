@@ -13,7 +13,7 @@ const EARLIER_RUNS: usize = 3;
 /// What `work` launched, to be launched again as a whole. It reads and writes the same memory each time.
 ///
 /// While it lives, what its thread asks of the device is prepared on that thread, and not handed to one of the device's: a
-/// single launch is there sooner so.
+/// single launch is there sooner so. The thread that recorded it launches and drops it.
 pub struct DeviceGraph {
     device: DispatchDevice,
     /// It was recorded on its thread's stream and is launched on that.
