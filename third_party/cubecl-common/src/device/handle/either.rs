@@ -18,7 +18,8 @@ std::thread_local! {
 }
 
 /// While it lives, what this thread asks of devices is done on this thread: a call is there and back sooner, but nothing is
-/// prepared beside it. Nothing that this thread asked for before may still wait when it is made.
+/// prepared beside it. Nothing that this thread asked for before may still wait when it is made, and what other threads ask
+/// for may be used here only once it is done.
 pub struct OnCallersThread(PhantomData<*const ()>);
 
 impl OnCallersThread {
@@ -136,7 +137,7 @@ impl DeviceHandleSpec for EitherDeviceHandle {
         if !on_callers_thread() {
             let shared = self.shared.clone();
             self.thread.submit(move |_| shared.act_on(task));
-        } else if let Err(err) = caught(|| self.shared.act_on(task)) {
+        } else if let Err(err) = self.submit_blocking(task) {
             log::warn!("Task failed: {err:?}");
         }
     }
