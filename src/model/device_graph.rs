@@ -12,8 +12,9 @@ const EARLIER_RUNS: usize = 3;
 
 /// What `work` launched, to be launched again as a whole. It reads and writes the same memory each time.
 ///
-/// While it lives, what its thread asks of the device is prepared on that thread, and not handed to one of the device's: a
-/// single launch is there sooner so. The thread that recorded it launches and drops it.
+/// From its recording on what its thread asks of the device is prepared on that thread, and not handed to one of the device's:
+/// a single launch is there sooner so, and memory is free again as soon as it is dropped. The thread that recorded it launches
+/// and drops it.
 pub struct DeviceGraph {
     device: DispatchDevice,
     /// It was recorded on its thread's stream and is launched on that.
@@ -27,6 +28,11 @@ impl DeviceGraph {
     /// which the graph writes.
     pub fn record<T>(device: &Device, mut work: impl FnMut() -> T) -> (Option<Self>, T) {
         let device = device.as_dispatch();
+        if let Err(error) = Dispatch::sync(device) {
+            tracing::warn!("work before a recording failed: {error}");
+        }
+        #[cfg(feature = "cubecl")]
+        let prepared_here = SendWrapper::new(OnCallersThread::new());
         // A device without graphs says so here and where recording begins.
         let _ = Dispatch::graph_prepare(device);
         for _ in 0..EARLIER_RUNS {
@@ -43,15 +49,11 @@ impl DeviceGraph {
         let result = work();
         match Dispatch::graph_stop_capture(device) {
             Ok(graph) => {
-                // Nothing waits for the device's own thread any more.
-                if let Err(error) = Dispatch::sync(device) {
-                    tracing::warn!("work that was recorded failed: {error}");
-                }
                 let graph = Self {
                     device: device.clone(),
                     graph: SendWrapper::new(graph),
                     #[cfg(feature = "cubecl")]
-                    _prepared_here: SendWrapper::new(OnCallersThread::new()),
+                    _prepared_here: prepared_here,
                 };
                 (Some(graph), result)
             }
