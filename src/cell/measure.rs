@@ -70,6 +70,7 @@ pub(super) fn opened(
             backend: backend.name().to_owned(),
             device: specification.to_owned(),
             name: backend.device_name(device),
+            driver: backend.driver(device),
             threads: backend.threads(),
         },
         applied: Applied { requested_mode: mode, execution, precision, vendor_products, notes },

@@ -131,6 +131,7 @@ pub(crate) fn record(
         backend: "flex".to_owned(),
         device: "flex".to_owned(),
         name: "Some CPU".to_owned(),
+        driver: None,
         threads: Some(2),
     };
     let applied = Applied {

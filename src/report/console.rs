@@ -65,13 +65,7 @@ fn evidence(results: &Results) -> String {
 fn heading(results: &Results) -> String {
     let config = &results.config;
     let device = results.cells.iter().find_map(|cell| cell.device.as_ref());
-    let device = device.map_or_else(
-        || config.device.clone(),
-        |device| {
-            let threads = device.threads.map_or(String::new(), |threads| format!(", {threads} threads"));
-            format!("{} ({}{threads})", device.device, device.name)
-        },
-    );
+    let device = device.map_or_else(|| config.device.clone(), ToString::to_string);
     let parameters = results.default_model.parameters.map(|count| count as f64 / 1e6);
     let sizes = match results.plan.first().map(|spec| &spec.workloads) {
         Some(Workloads { training: None, inference: None, generation: Some(it) }) => {

@@ -98,12 +98,11 @@ fn line(text: &str) {
 fn described(event: &Event) -> Option<String> {
     match event {
         Event::Opened { device, applied } => {
-            let threads = device.threads.map_or(String::new(), |threads| format!(", {threads} threads"));
             let vendor = applied.vendor_products.iter().map(|name| format!(", {name}")).collect::<String>();
             let notes: String = applied.notes.iter().map(|note| format!("\n    {note}")).collect();
             Some(format!(
-                "device {} ({}{threads}), mode {}: {}, {}{vendor}{notes}",
-                device.device, device.name, applied.requested_mode, applied.execution, applied.precision
+                "device {device}, mode {}: {}, {}{vendor}{notes}",
+                applied.requested_mode, applied.execution, applied.precision
             ))
         }
         Event::PhaseStarted { workload, phase, steps } => Some(format!("{workload}: {phase}, {steps} steps")),

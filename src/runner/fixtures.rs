@@ -34,6 +34,7 @@ pub(super) fn opened() -> Event {
             backend: "flex".to_owned(),
             device: "flex".to_owned(),
             name: "a processor".to_owned(),
+            driver: None,
             threads: Some(2),
         },
         applied: Applied {

@@ -120,8 +120,24 @@ pub struct DeviceReport {
     pub device: String,
     /// What the hardware or driver calls it.
     pub name: String,
+    /// The driver or library that it is reached by, with its version, where that can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
     /// Threads the backend computes with, where that is a fixed number.
     pub threads: Option<usize>,
+}
+
+impl fmt::Display for DeviceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.device, self.name)?;
+        if let Some(driver) = &self.driver {
+            write!(f, ", {driver}")?;
+        }
+        if let Some(threads) = self.threads {
+            write!(f, ", {threads} threads")?;
+        }
+        f.write_str(")")
+    }
 }
 
 /// What of the request was put into effect.

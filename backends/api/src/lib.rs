@@ -190,6 +190,12 @@ pub trait Backend: Sync {
     /// What the hardware or driver calls the device.
     fn device_name(&self, device: &Device) -> String;
 
+    /// The driver or library that the device is reached by, with its version, where that can be had.
+    fn driver(&self, device: &Device) -> Option<String> {
+        let _ = device;
+        None
+    }
+
     /// Threads it computes with, where that is a fixed number.
     fn threads(&self) -> Option<usize>;
 

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use burn::tensor::{Device, PciVendor};
+use burn::tensor::{Device, PciVendor, PhysicalDevice};
 use burnmark_backend_api::CardState;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::bitmasks::device::ThrottleReasons;
@@ -32,16 +32,30 @@ const SLOWDOWNS: [(ThrottleReasons, &str); 4] = [
 /// What the card behind a device tells of itself, or why it does not; `None` for what is no NVIDIA card.
 #[must_use]
 pub fn card(device: &Device) -> Option<Result<CardState, String>> {
-    let card = device.identity()?.physical.filter(|card| card.vendor == Some(PciVendor::Nvidia))?;
-    Some(match card.pci_address {
+    Some(match nvidia(device)?.pci_address {
         Some(address) => state(&address.to_string()),
         None => Err("the driver does not tell the card's address on its bus".to_owned()),
     })
 }
 
+/// The driver of the NVIDIA card behind a device, with its version.
+#[must_use]
+pub fn driver(device: &Device) -> Option<String> {
+    nvidia(device)?;
+    let version = library().ok()?.sys_driver_version().ok()?;
+    Some(format!("NVIDIA driver {version}"))
+}
+
+fn nvidia(device: &Device) -> Option<PhysicalDevice> {
+    device.identity()?.physical.filter(|card| card.vendor == Some(PciVendor::Nvidia))
+}
+
+fn library() -> Result<&'static Nvml, String> {
+    NVML.get_or_init(|| Nvml::init().map_err(told)).as_ref().map_err(Clone::clone)
+}
+
 fn state(pci_address: &str) -> Result<CardState, String> {
-    let nvml = NVML.get_or_init(|| Nvml::init().map_err(told)).as_ref().map_err(Clone::clone)?;
-    read(nvml, pci_address).map_err(told)
+    read(library()?, pci_address).map_err(told)
 }
 
 fn told(error: NvmlError) -> String {

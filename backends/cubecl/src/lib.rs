@@ -14,7 +14,7 @@ use cubecl::config::autotune::AutotuneLevel;
 use cubecl_environment::config::RuntimeConfig;
 use cubecl_environment::persistence::CacheConfig;
 
-pub use card::card;
+pub use card::{card, driver};
 pub use store::Store;
 pub use tuning::{Launches, Watch};
 

@@ -69,7 +69,6 @@ impl Backend for Cuda {
     fn devices(&self) -> Result<Vec<FoundDevice>, String> {
         Self::count()?;
         let nvml = Nvml::init().ok();
-        let driver = nvml.as_ref().and_then(|nvml| nvml.sys_driver_version().ok());
         let memory = |index: usize| {
             let device = nvml.as_ref()?.device_by_index(u32::try_from(index).ok()?).ok()?;
             device.memory_info().ok().map(|memory| memory.total)
@@ -77,9 +76,8 @@ impl Backend for Cuda {
         let devices: Vec<Device> = Device::enumerate(DeviceType::Cuda).into_iter().collect();
         let named = |(index, device): (usize, &Device)| {
             let found = cube::found(format!("cuda:{index}"), device);
-            let compiled_for = found.driver.unwrap_or_default();
-            let driver = driver.as_ref().map(|driver| format!("driver {driver}, {compiled_for}"));
-            FoundDevice { driver: driver.or(Some(compiled_for)), memory_bytes: memory(index), ..found }
+            let driver = cube::driver(device).into_iter().chain(found.driver).collect::<Vec<_>>().join(", ");
+            FoundDevice { driver: Some(driver), memory_bytes: memory(index), ..found }
         };
         Ok(devices.iter().enumerate().map(named).collect())
     }
@@ -125,6 +123,10 @@ impl Backend for Cuda {
 
     fn device_name(&self, device: &Device) -> String {
         cube::device_name(device)
+    }
+
+    fn driver(&self, device: &Device) -> Option<String> {
+        cube::driver(device)
     }
 
     fn threads(&self) -> Option<usize> {

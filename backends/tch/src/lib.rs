@@ -2,7 +2,7 @@
 
 #![expect(deprecated, reason = "Burn marks LibTorch deprecated; it stays as the anchor to PyTorch's kernels")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use burnmark_backend_api::{
@@ -52,7 +52,7 @@ impl Backend for Tch {
             let handle = Self::handle(&name)?;
             Some(FoundDevice {
                 name: self.device_name(&handle),
-                driver: libtorch(),
+                driver: libtorch().map(|(library, folder)| format!("{library} in {}", folder.display())),
                 memory_bytes: None,
                 dtypes: supported_dtypes(&handle),
                 device_clock: has_clock(&handle),
@@ -82,6 +82,10 @@ impl Backend for Tch {
             System::new_with_specifics(sysinfo::RefreshKind::nothing().with_cpu(sysinfo::CpuRefreshKind::nothing()));
         let brand = system.ok().and_then(|system| system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()));
         brand.unwrap_or_else(|| "CPU of unknown name".to_owned())
+    }
+
+    fn driver(&self, _: &Device) -> Option<String> {
+        libtorch().map(|(library, _)| library)
     }
 
     fn threads(&self) -> Option<usize> {
@@ -119,13 +123,13 @@ impl Backend for Tch {
 }
 
 /// Which LibTorch the loader found, and where.
-fn libtorch() -> Option<String> {
+fn libtorch() -> Option<(String, PathBuf)> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let library =
         maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|path| is_libtorch(path)))?;
     let folder = Path::new(library).parent()?;
-    let version = version(folder.parent()?).map_or_else(String::new, |version| format!("{version} "));
-    Some(format!("LibTorch {version}in {}", folder.display()))
+    let version = version(folder.parent()?).unwrap_or_else(|| "of unknown version".to_owned());
+    Some((format!("LibTorch {version}"), folder.to_owned()))
 }
 
 fn is_libtorch(path: &str) -> bool {

@@ -102,6 +102,10 @@ impl Backend for Wgpu {
         cube::device_name(device)
     }
 
+    fn driver(&self, device: &Device) -> Option<String> {
+        cube::driver(device)
+    }
+
     fn threads(&self) -> Option<usize> {
         None
     }
