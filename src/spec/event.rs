@@ -275,3 +275,18 @@ impl fmt::Display for Failure {
         write!(f, "{}: {}", self.kind, self.message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_told_with_what_is_known_of_it() {
+        let told = |driver: Option<&str>, threads| {
+            let [backend, device, name] = ["tch", "tch:cpu", "a processor"].map(str::to_owned);
+            DeviceReport { backend, device, name, driver: driver.map(str::to_owned), threads }.to_string()
+        };
+        assert_eq!(told(None, None), "tch:cpu (a processor)");
+        assert_eq!(told(Some("LibTorch 2.9.1"), Some(2)), "tch:cpu (a processor, LibTorch 2.9.1, 2 threads)");
+    }
+}

@@ -72,6 +72,11 @@ fn backends_are_compared_with_the_first_and_agree() {
     let cell = |backend: &str| cells.iter().find(|cell| cell["spec"]["backend"] == backend).expect(backend);
     assert_eq!(cell("vulkan")["applied"]["execution"], "fusion + autotune");
     assert_eq!(cell("flex")["applied"]["execution"], "eager");
+    let library = cell("tch:cpu")["device"]["driver"].as_str();
+    assert!(
+        library.is_some_and(|library| library.starts_with("LibTorch 2.9") && !library.contains('/')),
+        "{library:?}"
+    );
     let launches = &cell("vulkan")["outcome"]["workloads"]["training"]["figures"]["execution"]["launches"];
     assert!(launches.as_u64().is_some_and(|count| count > 20), "{launches}");
     let pool = &cell("vulkan")["outcome"]["workloads"]["training"]["rounds"][0]["memory"]["current"];
