@@ -56,12 +56,12 @@ impl Optimization {
         match (self, workload) {
             (Self::RmsNorm, Workload::Training) => &[&["RmsNormForward"], &["RmsNormGradients"]],
             (Self::RmsNorm, Workload::Inference) => &[&["RmsNormForward"]],
-            (Self::RmsNorm, Workload::Generation) => &[&["RmsNormForward", "FusedLinear"]],
+            (Self::RmsNorm, Workload::Generation) => &[&["RmsNormForward", "FusedLinear", "TransposedLinear"]],
             (Self::Rope, Workload::Generation) => &[&["RopeRotate", "CacheTurnPut", "AttentionDecodeTurnedAt"]],
             (Self::Rope, _) => &[&["RopeRotate"]],
             (Self::Swiglu, Workload::Training) => &[&["SwigluForward"], &["SwigluGradient"]],
             (Self::Swiglu, Workload::Inference) => &[&["SwigluForward"]],
-            (Self::Swiglu, Workload::Generation) => &[&["SwigluForward", "FusedLinear"]],
+            (Self::Swiglu, Workload::Generation) => &[&["SwigluForward", "FusedLinear", "TransposedLinear"]],
             (Self::Attention, Workload::Training) => &[
                 &["AttentionForward", "MatrixForward"],
                 &["AttentionQueryGradients", "MatrixQueryGradients"],

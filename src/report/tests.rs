@@ -113,3 +113,16 @@ fn a_verification_shows_the_worst_gradients() {
     insta::assert_snapshot!(verify::verification(&report, false));
     assert!(verify::verification(&report, true).contains("grad.a"));
 }
+
+#[test]
+fn a_duration_has_the_unit_that_suits_its_size_whatever_its_sign() {
+    let shown = [0.0, 0.05, 1.5, 178.0, 70_100.0].map(|ms| [units::time(ms), units::time(-ms)]);
+    let expected = [
+        ["0 ms", "0 ms"],
+        ["50.0 µs", "-50.0 µs"],
+        ["1.50 ms", "-1.50 ms"],
+        ["178 ms", "-178 ms"],
+        ["70.1 s", "-70.1 s"],
+    ];
+    assert_eq!(shown, expected);
+}

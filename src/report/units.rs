@@ -21,11 +21,11 @@ fn digits(value: f64) -> String {
 
 /// A duration given in milliseconds, in the unit that suits it.
 pub(super) fn time(ms: f64) -> String {
-    match ms {
+    match ms.abs() {
         0.0 => "0 ms".to_owned(),
-        ms if ms >= 10_000.0 => format!("{} s", digits(ms / 1e3)),
-        ms if ms < 0.1 => format!("{} µs", digits(ms * 1e3)),
-        ms => format!("{} ms", digits(ms)),
+        size if size >= 10_000.0 => format!("{} s", digits(ms / 1e3)),
+        size if size < 0.1 => format!("{} µs", digits(ms * 1e3)),
+        _ => format!("{} ms", digits(ms)),
     }
 }
 

@@ -77,6 +77,13 @@ fn backends_are_compared_with_the_first_and_agree() {
         library.is_some_and(|library| library.starts_with("LibTorch 2.9") && !library.contains('/')),
         "{library:?}"
     );
+    // What Burn's fusion made is told from what burnmark's own kernels are called.
+    let generations = cells.iter().map(|cell| &cell["outcome"]["workloads"]["generation"]["rounds"][0]["launches"]);
+    let kernels: Vec<&Value> = generations.filter_map(|launches| launches["kernels"].as_array()).flatten().collect();
+    for (name, fused) in [("ElemwiseFuse", true), ("FusedLinear", false)] {
+        let mut named = kernels.iter().filter(|kernel| kernel["kernel"] == name).peekable();
+        assert!(named.peek().is_some() && named.all(|kernel| kernel["fused"] == fused), "{name}: {kernels:?}");
+    }
     let launches = &cell("vulkan")["outcome"]["workloads"]["training"]["figures"]["execution"]["launches"];
     assert!(launches.as_u64().is_some_and(|count| count > 20), "{launches}");
     let pool = &cell("vulkan")["outcome"]["workloads"]["training"]["rounds"][0]["memory"]["current"];

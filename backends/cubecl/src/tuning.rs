@@ -244,7 +244,7 @@ impl LaunchWatch for Launches {
                     kernel.device_ns = kernel.device_ns.zip(time).map(|(sum, more)| sum + more);
                 }
                 None => kernels.push(KernelUse {
-                    fused: launch.kernel.to_lowercase().contains("fuse"),
+                    fused: launch.kernel.contains("burn_cubecl_fusion::"),
                     kernel: name,
                     launches: 1,
                     device_ns: time,
