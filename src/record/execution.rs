@@ -67,13 +67,15 @@ pub struct Execution {
     pub launches: Option<u64>,
     /// Share of the launches that the fusion engine put together, in percent.
     pub fused_percent: Option<f64>,
-    /// Time the device spent in kernels: the sum over all launches, in milliseconds.
+    /// Time the device spent in kernels, at most: the sum over all launches, in milliseconds, each from a stamp of the device's
+    /// clock before it to one behind it. What the device waits for the host between the two is in it: of kernels that end
+    /// sooner than the host sends the next, most of it.
     pub kernels_ms: Option<f64>,
     /// From the step's first work on the device to its last, on the device's clock: median, in milliseconds.
     pub device_ms: Option<f64>,
-    /// Share of the wall clock in which the device ran no kernel: `(1 - kernels_ms / median sample) * 100`. Of a replayed graph,
-    /// which the device begins before the call that launches it returns, at most: `median time until the calls returned / median
-    /// sample * 100`; what is idle within the graph is not in it.
+    /// Share of the wall clock in which the device ran no kernel, at least: `(1 - kernels_ms / median sample) * 100`, not below
+    /// zero. Of a replayed graph, which the device begins before the call that launches it returns, at most: `median time until
+    /// the calls returned / median sample * 100`; what is idle within the graph is not in it.
     pub host_overhead_percent: Option<f64>,
     /// Why figures are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +97,7 @@ impl Execution {
         let host_ms = if replayed {
             median(&observation.returned_ns).map(|time| time / NS_PER_MS)
         } else {
-            kernels_ms.zip(wall_ms).map(|(kernels, wall)| wall - kernels)
+            kernels_ms.zip(wall_ms).map(|(kernels, wall)| (wall - kernels).max(0.0))
         };
         let mut reasons: Vec<&str> = Vec::new();
         if let Reading::Missing { reason } = &observation.launches {

@@ -71,15 +71,17 @@ fn execution(results: &Results, cells: &[&CellRecord]) -> String {
                 even.map(|even| even.steps.map_or_else(|| "never".to_owned(), |steps| format!("{steps:.0} steps")));
             let (warmup, execution) = (total.warmup, total.execution);
             let launches = execution.launches.map_or_else(|| MISSING.to_owned(), |count| count.to_string());
+            let replayed = execution.replayed == Some(true);
+            let bound = if replayed { '≤' } else { '≥' };
             rows.push(vec![
                 cell.spec.label(),
                 total.workload.to_string(),
                 or_missing(warmup.first_step_ms, time),
                 or_missing(warmup.price_ms, time),
                 total.steady_from_step.map_or_else(|| MISSING.to_owned(), |step| format!("step {}", step + 1)),
-                if execution.replayed == Some(true) { format!("{launches} + graph") } else { launches },
+                if replayed { format!("{launches} + graph") } else { launches },
                 or_missing(execution.fused_percent, |share| format!("{share:.0} %")),
-                or_missing(execution.host_overhead_percent, |share| format!("{share:.0} %")),
+                or_missing(execution.host_overhead_percent, |share| format!("{bound} {share:.0} %")),
                 pays.unwrap_or_default(),
                 match total.growth_bytes_per_step {
                     Some(bytes) => format!("grows {}/step", megabytes(bytes / f64::from(1 << 20))),
@@ -111,4 +113,46 @@ fn spreads(results: &Results, style: Style) -> String {
         })
         .collect();
     format!("\n{}\n{}", style.bold("Spread between tunings"), table(&header, &rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use burnmark_backend_api::{CompiledKernel, KernelUse, TuningEvents};
+
+    use super::*;
+    use crate::record::TuningRecord;
+    use crate::record::fixtures::{observations, planned, record};
+    use crate::spec::{Mode, Observation, Reading, StepLaunches};
+
+    /// A cell that launches beside one that replays: what each of their host shares bounds, and when the second one pays.
+    #[test]
+    fn what_was_tuned_and_when_it_pays() {
+        let mut results = planned();
+        results.plan.truncate(1);
+        results.plan[0].mode = Mode::NoCompile;
+        results.plan.push(crate::spec::CellSpec { mode: Mode::ReduceOverhead, ..results.plan[0].clone() });
+        for (index, step_ms) in [30, 10].into_iter().enumerate() {
+            let kernel = |kernel: &str, launches, device_ns, fused| KernelUse {
+                kernel: kernel.to_owned(),
+                launches,
+                device_ns: Some(device_ns),
+                fused,
+            };
+            let kernels = vec![kernel("ElemwiseFuse", 1, 3_000_000, true), kernel("Linear", 3, 12_000_000, false)];
+            let seen = observations(step_ms, 100).into_iter().take(1).map(|seen| Observation {
+                warmup_ns: vec![90_000_000 * (index as u64 + 1), step_ms * 1_000_000],
+                launches: Reading::Read(StepLaunches { kernels: kernels.clone() }),
+                replayed: (index == 1).then_some(true),
+                returned_ns: vec![1_000_000; 2],
+                ..seen
+            });
+            let mut cell = record(&results, index, seen.collect(), None);
+            let compiled =
+                CompiledKernel { at_ns: 1, wall_ns: 60_000_000, kernel: "Linear".to_owned(), loaded: index == 0 };
+            let events = TuningEvents { compiled: vec![compiled], ..TuningEvents::default() };
+            cell.tuning = Some(TuningRecord::new(events, &[]));
+            results.finish_cell(cell);
+        }
+        insta::assert_snapshot!(ledger(&results, Style::default()));
+    }
 }
