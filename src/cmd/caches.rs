@@ -1,4 +1,6 @@
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use etcetera::BaseStrategy;
 use tempfile::TempDir;
@@ -8,6 +10,19 @@ use crate::spec::{CellSpec, GenerationSpec, Job, StepSpec, TrainingSpec, TuningC
 
 /// Variable that names burnmark's own tuning cache.
 pub(super) const VARIABLE: &str = "BURNMARK_TUNING_CACHE";
+
+/// Variables that name the folder in which drivers (NVIDIA's for CUDA and for Vulkan, Mesa's) and PyTorch's compilers keep what
+/// they compiled, by default one for all processes of the user.
+const OF_COMPILERS: [&str; 5] = [
+    "CUDA_CACHE_PATH",
+    "__GL_SHADER_DISK_CACHE_PATH",
+    "MESA_SHADER_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+];
+
+/// That folder within the cache of a cell.
+const COMPILERS: &str = "compilers";
 
 /// burnmark's own tuning cache, kept from run to run.
 pub(super) fn kept() -> PathBuf {
@@ -61,6 +76,41 @@ impl Caches {
     }
 }
 
+/// Makes the cache of a cell ready: empty unless it is to be found filled. Returns variables for its process, by which what lies
+/// below CubeCL keeps its part in there too, so that no cell finds what another one had compiled.
+pub(super) fn prepared(job: &Job) -> Vec<(OsString, OsString)> {
+    let Job::Measure { cell, cache: Some(folder), .. } = job else { return Vec::new() };
+    if cell.tuning_cache == TuningCache::Kept {
+        return Vec::new();
+    }
+    let of_compilers = folder.join(COMPILERS);
+    let cleared = if cell.tuning_cache == TuningCache::Warm { Ok(0) } else { clear(folder) };
+    if let Err(error) = cleared.and_then(|_| fs::create_dir_all(&of_compilers)) {
+        tracing::warn!("the tuning cache `{}` is not as it should be: {error}", folder.display());
+    }
+    OF_COMPILERS.iter().map(|name| (name.into(), of_compilers.clone().into())).collect()
+}
+
+/// Removes what tuning left in a folder, and nothing else that may be there; returns the bytes of its databases.
+pub(super) fn clear(folder: &Path) -> io::Result<u64> {
+    if !folder.exists() {
+        return Ok(0);
+    }
+    let mut removed = 0;
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        // `default.db`, `default.db-wal`, ...
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| extension == "db" || extension.starts_with("db-")) {
+            removed += path.metadata()?.len();
+            fs::remove_file(&path)?;
+        } else if path.ends_with(COMPILERS) {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(removed)
+}
+
 /// The cold cell whose cache a warm one uses.
 fn twin(cell: &CellSpec) -> CellSpec {
     CellSpec { tuning_cache: TuningCache::Cold, ..cell.clone() }
@@ -105,7 +155,17 @@ mod tests {
         assert_ne!(caches.of(cold), caches.of(off));
         assert!(caches.filling(cold).is_none());
         assert!(caches.filling(warm).is_some());
-        std::fs::create_dir_all(caches.of(cold)).expect("it is new");
+        let begun =
+            |cell: &CellSpec| prepared(&Job::Measure { cell: cell.clone(), cache: Some(caches.of(cell)), once: false });
+        let of_cold = begun(cold);
         assert!(caches.filling(warm).is_none());
+        assert!(!of_cold.is_empty() && of_cold.iter().all(|(_, folder)| Path::new(folder).is_dir()));
+        let left = ["default.db", "default.db-wal", "compilers/kernel", "of-others"].map(|it| caches.of(cold).join(it));
+        left.iter().for_each(|it| fs::write(it, "by the first process").expect("the folder is there"));
+        assert_eq!(begun(warm), of_cold);
+        assert!(left.iter().all(|it| it.exists()));
+        assert_eq!(begun(cold), of_cold);
+        assert_eq!(left.map(|it| it.exists()), [false, false, false, true]);
+        assert!(begun(kept).is_empty());
     }
 }

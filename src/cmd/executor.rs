@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-use super::CommandError;
+use super::{CommandError, caches};
 use crate::backends;
 use crate::config::Limits;
 use crate::runner::{self, Child, Collected, Executor, ProcessExecutor, StopFlag};
-use crate::spec::{Event, Job, TuningCache};
+use crate::spec::{Event, Job};
 
 /// Share of the machine's memory a cell may use if the experiment does not say: the rest keeps the machine alive.
 const USUAL_MEMORY_PERCENT: u64 = 90;
@@ -38,28 +38,18 @@ impl Children {
 
 impl Executor for Children {
     fn execute(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
-        match backends::external(job.backend()) {
-            Some(child) => ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event),
-            None => self.own(job, on_event),
-        }
-    }
-}
-
-impl Children {
-    fn own(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
-        let mut done = self.0.execute(job, on_event);
+        let child = backends::external(job.backend()).unwrap_or_else(|| self.0.child.clone());
+        let mut run = || {
+            let child = Child { environment: caches::prepared(job), ..child.clone() };
+            ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event)
+        };
+        let mut done = run();
         for _ in 1..ATTEMPTS {
             if !done.failure.as_ref().is_some_and(|failure| failure.stderr.contains(DATABASE_RACE)) {
                 break;
             }
             tracing::warn!("CubeCL's tuning database failed ({DATABASE_RACE}); the job runs anew");
-            if let Job::Measure { cell, cache: Some(folder), .. } = job
-                && cell.tuning_cache == TuningCache::Cold
-                && let Err(error) = std::fs::remove_dir_all(folder)
-            {
-                tracing::warn!("its cache stays in part: {error}");
-            }
-            done = self.0.execute(job, on_event);
+            done = run();
         }
         done
     }

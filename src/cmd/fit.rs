@@ -13,13 +13,15 @@ use crate::model::Registry;
 use crate::record::{Environment, FitResults, Grown, store};
 use crate::report::fit::largest;
 use crate::runner::StopFlag;
-use crate::spec::{CellSpec, FailureKind, Job, Workload};
+use crate::spec::{CellSpec, FailureKind, Job, TuningCache, Workload};
 
 /// `burnmark fit`: the largest batch or sequence of every variant on every backend.
 pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
     let mut flags = arguments.experiment.flags();
     flags.workloads = Some(vec![arguments.workload]);
-    let experiment = config::load(arguments.experiment.config.as_deref(), &flags)?.experiment;
+    let mut experiment = config::load(arguments.experiment.config.as_deref(), &flags)?.experiment;
+    // Nothing is timed: no probe has to find less than what is kept.
+    experiment.axes.tuning_caches = vec![TuningCache::Kept];
     let plan = planned(&experiment, registry)?;
     let output = arguments.experiment.output.as_deref();
     if let Some(path) = output {

@@ -26,22 +26,11 @@ pub(crate) fn export(to: &Path) -> Result<ExitCode, CommandError> {
     print(&format!("exported; {}={} uses it\n", caches::VARIABLE, to.display()))
 }
 
-/// `burnmark tuning clear`: removes the databases of the folder and nothing else that may be there.
+/// `burnmark tuning clear`.
 pub(crate) fn clear() -> Result<ExitCode, CommandError> {
     let folder = caches::kept();
-    let told = |error: std::io::Error| CommandError::Tuning(format!("cannot clear `{}`: {error}", folder.display()));
-    let mut removed = 0;
-    if folder.exists() {
-        for entry in folder.read_dir().map_err(told)? {
-            let file = entry.map_err(told)?.path();
-            // `default.db`, `default.db-wal`, ...
-            let is_database = file.extension().and_then(|extension| extension.to_str());
-            if is_database.is_some_and(|extension| extension == "db" || extension.starts_with("db-")) {
-                removed += file.metadata().map_err(told)?.len();
-                std::fs::remove_file(&file).map_err(told)?;
-            }
-        }
-    }
+    let removed = caches::clear(&folder)
+        .map_err(|error| CommandError::Tuning(format!("cannot clear `{}`: {error}", folder.display())))?;
     print(&format!("{} MB removed from {}\n", removed >> 20, folder.display()))
 }
 
