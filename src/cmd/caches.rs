@@ -161,7 +161,9 @@ mod tests {
         assert!(caches.filling(warm).is_none());
         assert!(!of_cold.is_empty() && of_cold.iter().all(|(_, folder)| Path::new(folder).is_dir()));
         let left = ["default.db", "default.db-wal", "compilers/kernel", "of-others"].map(|it| caches.of(cold).join(it));
-        left.iter().for_each(|it| fs::write(it, "by the first process").expect("the folder is there"));
+        for it in &left {
+            fs::write(it, "by the first process").expect("the folder is there");
+        }
         assert_eq!(begun(warm), of_cold);
         assert!(left.iter().all(|it| it.exists()));
         assert_eq!(begun(cold), of_cold);
