@@ -21,8 +21,9 @@ const OF_COMPILERS: [&str; 5] = [
     "TRITON_CACHE_DIR",
 ];
 
-/// That folder within the cache of a cell.
+/// That folder within the cache of a cell, and a file in it that says the cell's work was done to its end.
 const COMPILERS: &str = "compilers";
+const FILLED: &str = "filled";
 
 /// burnmark's own tuning cache, kept from run to run.
 pub(super) fn kept() -> PathBuf {
@@ -65,10 +66,11 @@ impl Caches {
         }
     }
 
-    /// What has to run before a warm cell so that it finds its cache filled: nothing if the same cell ran cold.
+    /// What has to run before a warm cell so that it finds its cache filled: nothing if the same cell ran cold, to its end.
     pub(super) fn filling(&self, cell: &CellSpec) -> Option<Job> {
         let folder = self.of(cell);
-        (cell.tuning_cache == TuningCache::Warm && !folder.exists()).then(|| Job::Measure {
+        let filled = folder.join(COMPILERS).join(FILLED).exists();
+        (cell.tuning_cache == TuningCache::Warm && !filled).then(|| Job::Measure {
             cell: shortened(cell),
             cache: Some(folder),
             once: false,
@@ -78,34 +80,51 @@ impl Caches {
 
 /// Makes the cache of a cell ready: empty unless it is to be found filled. Returns variables for its process, by which what lies
 /// below CubeCL keeps its part in there too, so that no cell finds what another one had compiled.
-pub(super) fn prepared(job: &Job) -> Vec<(OsString, OsString)> {
-    let Job::Measure { cell, cache: Some(folder), .. } = job else { return Vec::new() };
-    if cell.tuning_cache == TuningCache::Kept {
-        return Vec::new();
-    }
+///
+/// # Errors
+///
+/// If it cannot be emptied or made.
+pub(super) fn prepared(job: &Job) -> io::Result<Vec<(OsString, OsString)>> {
+    let Some((cell, folder)) = own(job) else { return Ok(Vec::new()) };
     let of_compilers = folder.join(COMPILERS);
-    let cleared = if cell.tuning_cache == TuningCache::Warm { Ok(0) } else { clear(folder) };
-    if let Err(error) = cleared.and_then(|_| fs::create_dir_all(&of_compilers)) {
-        tracing::warn!("the tuning cache `{}` is not as it should be: {error}", folder.display());
+    if cell.tuning_cache != TuningCache::Warm {
+        clear(folder)?;
+        if of_compilers.exists() {
+            fs::remove_dir_all(&of_compilers)?;
+        }
     }
-    OF_COMPILERS.iter().map(|name| (name.into(), of_compilers.clone().into())).collect()
+    fs::create_dir_all(&of_compilers)?;
+    Ok(OF_COMPILERS.iter().map(|name| (name.into(), of_compilers.clone().into())).collect())
 }
 
-/// Removes what tuning left in a folder, and nothing else that may be there; returns the bytes of its databases.
-pub(super) fn clear(folder: &Path) -> io::Result<u64> {
-    if !folder.exists() {
-        return Ok(0);
+/// Marks the cache of a cell that did its work to its end.
+pub(super) fn filled(job: &Job) -> io::Result<()> {
+    own(job).map_or(Ok(()), |(_, folder)| fs::write(folder.join(COMPILERS).join(FILLED), ""))
+}
+
+/// A cell that has a cache of its own, and that.
+fn own(job: &Job) -> Option<(&CellSpec, &Path)> {
+    match job {
+        Job::Measure { cell, cache: Some(folder), .. } if cell.tuning_cache != TuningCache::Kept => {
+            Some((cell, folder))
+        }
+        _ => None,
     }
+}
+
+/// Removes the databases of a folder, and nothing else that may be there; returns their bytes.
+pub(super) fn clear(folder: &Path) -> io::Result<u64> {
     let mut removed = 0;
+    if !folder.exists() {
+        return Ok(removed);
+    }
     for entry in folder.read_dir()? {
-        let path = entry?.path();
+        let file = entry?.path();
         // `default.db`, `default.db-wal`, ...
-        let extension = path.extension().and_then(|extension| extension.to_str());
+        let extension = file.extension().and_then(|extension| extension.to_str());
         if extension.is_some_and(|extension| extension == "db" || extension.starts_with("db-")) {
-            removed += path.metadata()?.len();
-            fs::remove_file(&path)?;
-        } else if path.ends_with(COMPILERS) {
-            fs::remove_dir_all(&path)?;
+            removed += file.metadata()?.len();
+            fs::remove_file(file)?;
         }
     }
     Ok(removed)
@@ -155,11 +174,13 @@ mod tests {
         assert_ne!(caches.of(cold), caches.of(off));
         assert!(caches.filling(cold).is_none());
         assert!(caches.filling(warm).is_some());
-        let begun =
-            |cell: &CellSpec| prepared(&Job::Measure { cell: cell.clone(), cache: Some(caches.of(cell)), once: false });
+        let job = |cell: &CellSpec| Job::Measure { cell: cell.clone(), cache: Some(caches.of(cell)), once: false };
+        let begun = |cell: &CellSpec| prepared(&job(cell)).expect("it can be written");
         let of_cold = begun(cold);
-        assert!(caches.filling(warm).is_none());
         assert!(!of_cold.is_empty() && of_cold.iter().all(|(_, folder)| Path::new(folder).is_dir()));
+        assert!(caches.filling(warm).is_some(), "a cold cell that failed has filled nothing");
+        filled(&job(cold)).expect("it can be written");
+        assert!(caches.filling(warm).is_none());
         let left = ["default.db", "default.db-wal", "compilers/kernel", "of-others"].map(|it| caches.of(cold).join(it));
         for it in &left {
             fs::write(it, "by the first process").expect("the folder is there");
@@ -168,6 +189,7 @@ mod tests {
         assert!(left.iter().all(|it| it.exists()));
         assert_eq!(begun(cold), of_cold);
         assert_eq!(left.map(|it| it.exists()), [false, false, false, true]);
+        assert!(caches.filling(warm).is_some(), "it is emptied");
         assert!(begun(kept).is_empty());
     }
 }

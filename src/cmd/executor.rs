@@ -6,7 +6,7 @@ use super::{CommandError, caches};
 use crate::backends;
 use crate::config::Limits;
 use crate::runner::{self, Child, Collected, Executor, ProcessExecutor, StopFlag};
-use crate::spec::{Event, Job};
+use crate::spec::{Event, Failure, FailureKind, Job};
 
 /// Share of the machine's memory a cell may use if the experiment does not say: the rest keeps the machine alive.
 const USUAL_MEMORY_PERCENT: u64 = 90;
@@ -38,18 +38,35 @@ impl Children {
 
 impl Executor for Children {
     fn execute(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
-        let child = backends::external(job.backend()).unwrap_or_else(|| self.0.child.clone());
-        let mut run = || {
-            let child = Child { environment: caches::prepared(job), ..child.clone() };
-            ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event)
-        };
-        let mut done = run();
+        let mut done = self.once(job, on_event);
         for _ in 1..ATTEMPTS {
             if !done.failure.as_ref().is_some_and(|failure| failure.stderr.contains(DATABASE_RACE)) {
                 break;
             }
             tracing::warn!("CubeCL's tuning database failed ({DATABASE_RACE}); the job runs anew");
-            done = run();
+            done = self.once(job, on_event);
+        }
+        done
+    }
+}
+
+impl Children {
+    fn once(&self, job: &Job, on_event: &mut dyn FnMut(&Event)) -> Collected {
+        let mut child = backends::external(job.backend()).unwrap_or_else(|| self.0.child.clone());
+        match caches::prepared(job) {
+            Ok(variables) => child.environment.extend(variables),
+            Err(error) => {
+                let message =
+                    format!("its tuning cache cannot be made ready: {error}; TMPDIR names another place for it");
+                let failure = Some(Failure::new(FailureKind::Crashed, message));
+                return Collected { failure, ..Collected::default() };
+            }
+        }
+        let done = ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event);
+        if done.failure.is_none()
+            && let Err(error) = caches::filled(job)
+        {
+            tracing::warn!("a tuning cache is filled and cannot be marked so, a warm cell fills it again: {error}");
         }
         done
     }

@@ -19,9 +19,7 @@ use crate::spec::{CellSpec, FailureKind, Job, TuningCache, Workload};
 pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, CommandError> {
     let mut flags = arguments.experiment.flags();
     flags.workloads = Some(vec![arguments.workload]);
-    let mut experiment = config::load(arguments.experiment.config.as_deref(), &flags)?.experiment;
-    // Nothing is timed: no probe has to find less than what is kept.
-    experiment.axes.tuning_caches = vec![TuningCache::Kept];
+    let experiment = config::load(arguments.experiment.config.as_deref(), &flags)?.experiment;
     let plan = planned(&experiment, registry)?;
     let output = arguments.experiment.output.as_deref();
     if let Some(path) = output {
@@ -42,7 +40,8 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
     let executor = Children::new(&limits, stop.clone(), arguments.print.verbose)?;
     let mut cells: Vec<CellSpec> = Vec::new();
     for cell in &plan.cells {
-        let smallest = search.sized(cell, 1);
+        // Nothing is timed: no probe has to find less than what is kept.
+        let smallest = CellSpec { tuning_cache: TuningCache::Kept, repeat: 0, ..search.sized(cell, 1) };
         if !cells.contains(&smallest) {
             cells.push(smallest);
         }
