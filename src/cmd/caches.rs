@@ -21,9 +21,8 @@ const OF_COMPILERS: [&str; 5] = [
     "TRITON_CACHE_DIR",
 ];
 
-/// That folder within the cache of a cell, and a file in it that says the cell's work was done to its end.
+/// That folder within the cache of a cell.
 const COMPILERS: &str = "compilers";
-const FILLED: &str = "filled";
 
 /// burnmark's own tuning cache, kept from run to run.
 pub(super) fn kept() -> PathBuf {
@@ -69,8 +68,7 @@ impl Caches {
     /// What has to run before a warm cell so that it finds its cache filled: nothing if the same cell ran cold, to its end.
     pub(super) fn filling(&self, cell: &CellSpec) -> Option<Job> {
         let folder = self.of(cell);
-        let filled = folder.join(COMPILERS).join(FILLED).exists();
-        (cell.tuning_cache == TuningCache::Warm && !filled).then(|| Job::Measure {
+        (cell.tuning_cache == TuningCache::Warm && !mark(&folder).exists()).then(|| Job::Measure {
             cell: shortened(cell),
             cache: Some(folder),
             once: false,
@@ -99,7 +97,12 @@ pub(super) fn prepared(job: &Job) -> io::Result<Vec<(OsString, OsString)>> {
 
 /// Marks the cache of a cell that did its work to its end.
 pub(super) fn filled(job: &Job) -> io::Result<()> {
-    own(job).map_or(Ok(()), |(_, folder)| fs::write(folder.join(COMPILERS).join(FILLED), ""))
+    own(job).map_or(Ok(()), |(_, folder)| fs::write(mark(folder), ""))
+}
+
+/// A file that says the cell's work was done to its end; it goes with what compilers left.
+fn mark(folder: &Path) -> PathBuf {
+    folder.join(COMPILERS).join("filled")
 }
 
 /// A cell that has a cache of its own, and that.
