@@ -31,7 +31,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (backend, device) = backends::open(&spec.backend, spec.mode, spec.tuning_cache, cache)?;
     ensure_supported(spec.precision, &device)?;
-    let (origin, tuning) = (Instant::now(), backend.watch_tuning());
+    let origin = backend.record_tuning().unwrap_or_else(Instant::now);
     emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
     let bench = Bench { spec, registry, backend, device, origin, replays, once };
@@ -43,11 +43,6 @@ pub(super) fn run(
     }
     if let Some(generation) = &spec.workloads.generation {
         bench.generation(generation, emit)?;
-    }
-    match tuning.map(|tuning| tuning.events(origin)) {
-        Some(Ok(events)) => emit(Event::Tuned(events)),
-        Some(Err(why)) => tracing::warn!("what was tuned is not known: {why}"),
-        None => {}
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use burnmark_backend_api::TuningEvents;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::{CommandError, caches};
@@ -62,7 +63,9 @@ impl Children {
                 return Collected { failure, ..Collected::default() };
             }
         }
-        let done = ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event);
+        let began = SystemTime::now();
+        let mut done = ProcessExecutor { child, ..self.0.clone() }.execute(job, on_event);
+        done.tuning = tuned(job, &done, began);
         if done.failure.is_none()
             && let Err(error) = caches::filled(job)
         {
@@ -70,6 +73,16 @@ impl Children {
         }
         done
     }
+}
+
+/// What the job's process tuned and compiled, read from its cache once it is gone, so that one that was ended early tells it too.
+fn tuned(job: &Job, done: &Collected, began: SystemTime) -> Option<TuningEvents> {
+    let Job::Measure { cache: Some(folder), .. } = job else { return None };
+    // Without a device nothing was tuned.
+    let (Some(process), true) = (done.process, done.device.is_some()) else { return None };
+    let (backend, _) = backends::find(job.backend()).ok()?;
+    let events = backend.tuning_store()?.events(folder, process, began);
+    events.inspect_err(|why| tracing::warn!("what was tuned is not known: {why}")).ok()
 }
 
 fn usual_memory() -> Option<u64> {

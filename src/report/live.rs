@@ -113,7 +113,6 @@ fn described(event: &Event) -> Option<String> {
         Event::Found { .. }
         | Event::Peaks(_)
         | Event::Observed(_)
-        | Event::Tuned(_)
         | Event::Verified(_)
         | Event::Finished
         | Event::Failed(_) => None,

@@ -48,7 +48,7 @@ pub struct Collected {
     pub applied: Option<Applied>,
     /// The workloads that were completed, in their order, even if the job failed later.
     pub observations: Vec<Observation>,
-    /// What was tuned and compiled, if the backend does either.
+    /// What was tuned and compiled, if the backend does either and its cache could be read.
     pub tuning: Option<TuningEvents>,
     /// The verification, if that was the job.
     pub verification: Option<VerifyReport>,
@@ -58,6 +58,8 @@ pub struct Collected {
     pub operations: Vec<OperationObservation>,
     /// The devices and what can be done on them, if that was the job.
     pub found: Option<(Vec<FoundDevice>, Capabilities)>,
+    /// Id of the child's process, if it started.
+    pub process: Option<u32>,
     /// Wall clock from before the start of the child to after its end.
     pub duration: Duration,
     /// Why the job is not complete; `None` if it is.
@@ -73,7 +75,6 @@ impl Collected {
                 self.applied = Some(applied);
             }
             Event::Observed(observation) => self.observations.push(observation),
-            Event::Tuned(events) => self.tuning = Some(events),
             Event::Peaks(peaks) => self.peaks = Some(peaks),
             Event::OperationObserved(observation) => self.operations.push(observation),
             Event::Verified(report) => self.verification = Some(report),

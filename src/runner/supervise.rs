@@ -76,7 +76,7 @@ impl ProcessExecutor {
         if let (Some(failure), false) = (&mut failure, process.has_exited()) {
             failure.message.push_str("; it could not be killed and may still hold the device");
         }
-        Collected { failure, ..heard.transcript.collected }
+        Collected { failure, process: Some(process.id()), ..heard.transcript.collected }
     }
 
     /// Listens until the child exits (`None`) or has to be ended.

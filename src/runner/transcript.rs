@@ -24,8 +24,6 @@ pub(super) enum Stage {
     Observed(Workload),
     /// The device's peaks, or this operation, are measured.
     Operation(Option<Operation>),
-    /// What was tuned is told.
-    Tuned,
     /// The verification is complete.
     Verified,
     /// The devices were listed.
@@ -50,7 +48,6 @@ impl Stage {
             Event::Observed(ref observation) => Self::Observed(observation.workload),
             Event::Peaks(_) => Self::Operation(None),
             Event::OperationObserved(ref observation) => Self::Operation(Some(observation.operation)),
-            Event::Tuned(_) => Self::Tuned,
             Event::Verified(_) => Self::Verified,
             Event::Found { .. } => Self::Found,
             Event::Finished => Self::Finished,
@@ -73,7 +70,6 @@ impl fmt::Display for Stage {
             Self::Observed(workload) => write!(f, "after {workload}"),
             Self::Operation(None) => f.write_str("after the device's peaks"),
             Self::Operation(Some(operation)) => write!(f, "after {operation}"),
-            Self::Tuned => f.write_str("after the last workload"),
             Self::Verified => f.write_str("after the verification"),
             Self::Found => f.write_str("after the devices were listed"),
             Self::Finished => f.write_str("after the job was finished"),

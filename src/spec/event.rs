@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use burnmark_backend_api::{Capabilities, FoundDevice, TuningEvents};
+use burnmark_backend_api::{Capabilities, FoundDevice};
 
 use super::{
     CellSpec, Mode, Observation, OperationObservation, OperationsSpec, Peaks, Precision, VerifyReport, VerifySpec,
@@ -201,8 +201,6 @@ pub enum Event {
     Peaks(Peaks),
     /// An operation is measured.
     OperationObserved(OperationObservation),
-    /// What was tuned and compiled; after the last workload.
-    Tuned(TuningEvents),
     /// A workload is complete.
     Observed(Observation),
     /// A verification is complete.

@@ -122,6 +122,23 @@ fn the_ledger_tells_cold_from_warm() {
 }
 
 #[test]
+fn a_cell_that_is_cut_short_tells_what_it_had_tuned() {
+    let world = World::new();
+    let config = repository("configs/quick.toml");
+    let tuned = ["--backend", "vulkan", "--variants", "default", "--workloads", "training", "--tuning-cache", "cold"];
+    // More steps than the limit leaves time for.
+    let cut = ["--rounds", "1", "--warmup-steps", "1000000", "--timeout", "30", "--output", "r.json"];
+    let (code, out, err) = ran(&mut patient(&world, &[&["--config", &config], &tuned[..], &cut].concat()));
+    assert_ne!(code, 0, "{out}{err}");
+    let cell = &world.json("r.json")["cells"][0];
+    assert_eq!(cell["outcome"]["failure"]["kind"], "timed_out", "{cell}");
+    let compiled = cell["tuning"]["events"]["compiled"].as_array().expect("kernels");
+    let limit_ns = 30_000_000_000;
+    assert!(!compiled.is_empty() && compiled.iter().all(|kernel| kernel["at_ns"].as_u64() < Some(limit_ns)), "{cell}");
+    assert!(out.contains("Tuning"), "{out}");
+}
+
+#[test]
 fn the_kept_cache_can_be_shown_exported_and_cleared() {
     let world = World::new();
     let cache = world.path("cache");

@@ -12,7 +12,6 @@ use thiserror::Error;
 pub use card::CardState;
 pub use tuning::{
     CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningContents, TuningEvents, TuningStore,
-    TuningWatch,
 };
 
 /// Why a device could not be opened.
@@ -149,8 +148,9 @@ pub trait Backend: Sync {
         let _ = setup;
     }
 
-    /// Watches what this process tunes and compiles from now on, if the backend does either; after the device is open.
-    fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
+    /// Has what this process tunes and compiles from now on kept for [`TuningStore::events`], if the backend does either;
+    /// after the device is open. Returns when that began: there their time axis begins.
+    fn record_tuning(&self) -> Option<Origin> {
         None
     }
 

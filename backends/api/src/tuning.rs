@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -61,12 +61,6 @@ pub struct TuningEvents {
     pub compiled: Vec<CompiledKernel>,
 }
 
-/// Watches what a process tunes and compiles.
-pub trait TuningWatch {
-    /// Everything so far, on the time axis that begins at `origin`; or why it cannot be told.
-    fn events(&self, origin: Origin) -> Result<TuningEvents, String>;
-}
-
 /// A tuning cache at rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TuningContents {
@@ -82,6 +76,10 @@ pub struct TuningContents {
 pub trait TuningStore {
     /// What the cache in `folder` holds.
     fn contents(&self, folder: &Path) -> Result<TuningContents, String>;
+
+    /// What a process tuned and compiled with its cache in `folder` from [`Backend::record_tuning`](crate::Backend::record_tuning)
+    /// on, however it ended; or why that cannot be told. `process` is its id, which others have had that began before `since`.
+    fn events(&self, folder: &Path, process: u32, since: SystemTime) -> Result<TuningEvents, String>;
 
     /// Copies the cache in `folder` to one in `to`, without the account of how it came to be.
     fn export(&self, folder: &Path, to: &Path) -> Result<(), String>;

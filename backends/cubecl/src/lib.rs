@@ -16,7 +16,7 @@ use cubecl_environment::persistence::CacheConfig;
 
 pub use card::{card, driver};
 pub use store::Store;
-pub use tuning::{Launches, Watch};
+pub use tuning::{Launches, record_tuning};
 
 /// What every CubeCL device can do.
 pub const CAPABILITIES: Capabilities =

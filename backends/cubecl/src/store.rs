@@ -1,13 +1,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use burnmark_backend_api::{TunedKey, TuningContents, TuningStore};
+use burnmark_backend_api::{TunedKey, TuningContents, TuningEvents, TuningStore};
 use cubecl_environment::bundle::{self, BundleFormat, ExportOptions};
 use cubecl_environment::environment;
-use cubecl_environment::persistence::Database;
+use cubecl_environment::persistence::{Access, Database};
 use cubecl_environment::records::Records;
 
-use crate::tuning::{ANSWERS, Tuned, known};
+use crate::tuning::{ANSWERS, Tuned, events, known};
 
 /// Namespaces that tell how answers came to be begin so.
 const RECORDS: &str = "records";
@@ -18,9 +19,7 @@ pub struct Store;
 impl TuningStore for Store {
     fn contents(&self, folder: &Path) -> Result<TuningContents, String> {
         let Some(file) = database(folder) else { return Ok(TuningContents::default()) };
-        environment::set_root(folder);
-        let database =
-            Database::open_active().ok_or_else(|| format!("`{}` cannot be read as a tuning cache", file.display()))?;
+        let database = open(&file)?;
         let mut last: HashMap<(String, String), TunedKey> = HashMap::new();
         for record in Records::new(&database).read::<Tuned>() {
             let tuned = record.record.told(0);
@@ -29,6 +28,13 @@ impl TuningStore for Store {
         let mut tuned: Vec<TunedKey> = last.into_values().collect();
         tuned.sort_by(|a, b| b.wall_ns.cmp(&a.wall_ns).then_with(|| a.key.cmp(&b.key)));
         Ok(TuningContents { answers: known(&database), kernels: kernels(&database), tuned })
+    }
+
+    fn events(&self, folder: &Path, process: u32, since: SystemTime) -> Result<TuningEvents, String> {
+        let file = database(folder).ok_or_else(|| format!("there is no tuning cache in `{}`", folder.display()))?;
+        events(&open(&file)?, process, since).ok_or_else(|| {
+            format!("nothing was recorded in `{}`; its folder has to be one that can be written", file.display())
+        })
     }
 
     fn export(&self, folder: &Path, to: &Path) -> Result<(), String> {
@@ -51,6 +57,11 @@ impl TuningStore for Store {
 /// The active environment's file in a folder, if there is one.
 fn database(folder: &Path) -> Option<PathBuf> {
     Some(folder.join(environment::file_name(&environment::active()))).filter(|file| file.exists())
+}
+
+fn open(file: &Path) -> Result<Database, String> {
+    Database::open_at(file, Access::ReadOnly)
+        .map_err(|error| format!("`{}` cannot be read as a tuning cache: {error}", file.display()))
 }
 
 fn kernels(database: &Database) -> usize {

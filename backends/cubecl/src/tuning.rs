@@ -1,15 +1,13 @@
 //! What CubeCL's environment records of tuning and compiling, and its launches.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use burnmark_backend_api::{
-    CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents, TuningWatch,
-};
+use burnmark_backend_api::{CompiledKernel, KernelUse, LaunchWatch, Origin, Trial, TunedKey, TuningEvents};
 use cubecl::config::{TypeNameFormatLevel, type_name_format};
 use cubecl_environment::future::block_on;
 use cubecl_environment::persistence::Database;
-use cubecl_environment::records::{self, Record, RecordEffect, Records, Stamp};
+use cubecl_environment::records::{self, Record, RecordEffect, Records, Session, SessionId, Stamp};
 use cubecl_runtime::logging::TimingRequest;
 use cubecl_runtime::logging::{Duration as Length, LaunchObservation, LaunchObserver, ProfileDuration, TimingMethod};
 use serde::{Deserialize, Serialize};
@@ -17,18 +15,13 @@ use serde::{Deserialize, Serialize};
 /// Namespaces of tuned answers begin so.
 pub(crate) const ANSWERS: &str = "autotune";
 
-/// Watches this process's session of the active environment.
-pub struct Watch {
-    /// When the session began.
-    began: Option<(Stamp, Instant)>,
+/// Says that the account began; as a change, so that the session is kept even if it tunes and compiles nothing.
+#[derive(Serialize, Deserialize)]
+struct Began {
     known_at_start: usize,
 }
 
-/// Says that a watch began; as a change, so that the session is kept even if it tunes and compiles nothing.
-#[derive(Serialize, Deserialize)]
-struct WatchBegan {}
-
-impl Record for WatchBegan {
+impl Record for Began {
     const KIND: &'static str = "burnmark";
 }
 
@@ -78,38 +71,33 @@ impl Record for Compiled {
     const KIND: &'static str = "compilation";
 }
 
-impl Watch {
-    /// Begins; the environment must be active, which it is once a device is open.
-    #[must_use]
-    pub fn new() -> Self {
-        let known_at_start = Database::open_active().map_or(0, |database| known(&database));
-        let stamp = records::write(RecordEffect::Changed, &WatchBegan {});
-        Self { began: stamp.map(|stamp| (stamp, Instant::now())), known_at_start }
-    }
+/// Begins the account of what this process tunes and compiles; the environment must be active, which it is once a device is
+/// open. Returns when that was.
+#[must_use]
+pub fn record_tuning() -> Origin {
+    let known_at_start = Database::open_active().map_or(0, |database| known(&database));
+    let now = Instant::now();
+    // Where nothing can be written, `events` finds nothing and says so.
+    let _ = records::write(RecordEffect::Changed, &Began { known_at_start });
+    now
 }
 
-impl Default for Watch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl TuningWatch for Watch {
-    fn events(&self, origin: Origin) -> Result<TuningEvents, String> {
-        let (ours, now) = self.began.ok_or("CubeCL's environment records nothing, or its folder cannot be written")?;
-        let database = Database::open_active().ok_or("CubeCL's environment cannot be read")?;
-        let records = Records::new(&database);
-        // Offsets count from the session's start; ours count from `origin`.
-        let start = now.checked_sub(ours.offset).unwrap_or(now);
-        let at = |stamp: Stamp| nanoseconds((start + stamp.offset).saturating_duration_since(origin));
-        let tuned = records.read::<Tuned>().into_iter().filter(|record| record.stamp.session == ours.session);
-        let compiled = records.read::<Compiled>().into_iter().filter(|record| record.stamp.session == ours.session);
-        Ok(TuningEvents {
-            known_at_start: self.known_at_start,
-            tuned: tuned.map(|record| record.record.told(at(record.stamp))).collect(),
-            compiled: compiled.map(|record| record.record.told(at(record.stamp))).collect(),
-        })
-    }
+/// The account of a process that began after `since`, if there is one.
+pub(crate) fn events(database: &Database, process: u32, since: SystemTime) -> Option<TuningEvents> {
+    let records = Records::new(database);
+    let since_ms = since.duration_since(UNIX_EPOCH).ok()?.as_millis();
+    let its = |session: &Session| session.process == process && u128::from(session.started_unix_ms) >= since_ms;
+    let sessions: Vec<SessionId> = records.sessions().iter().filter(|session| its(session)).map(|it| it.id).collect();
+    let began = records.read::<Began>().into_iter().find(|record| sessions.contains(&record.stamp.session))?;
+    let session = began.stamp.session;
+    let at = |stamp: Stamp| nanoseconds(stamp.offset.saturating_sub(began.stamp.offset));
+    let tuned = records.read::<Tuned>().into_iter().filter(|record| record.stamp.session == session);
+    let compiled = records.read::<Compiled>().into_iter().filter(|record| record.stamp.session == session);
+    Some(TuningEvents {
+        known_at_start: began.record.known_at_start,
+        tuned: tuned.map(|record| record.record.told(at(record.stamp))).collect(),
+        compiled: compiled.map(|record| record.record.told(at(record.stamp))).collect(),
+    })
 }
 
 impl Tuned {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup,
-    TuningStore, TuningWatch,
+    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Origin, Setup,
+    TuningStore,
 };
 use burnmark_backend_cubecl as cube;
 use nvml_wrapper::Nvml;
@@ -86,8 +86,8 @@ impl Backend for Cuda {
         cube::configure(setup);
     }
 
-    fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
-        Some(Box::new(cube::Watch::new()))
+    fn record_tuning(&self) -> Option<Origin> {
+        Some(cube::record_tuning())
     }
 
     fn vendor_products(&self) -> Option<Result<String, String>> {

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, DeviceType};
 use burnmark_backend_api::{
-    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Setup,
-    TuningStore, TuningWatch,
+    Backend, Capabilities, CardState, FoundDevice, LaunchWatch, MemoryReading, MemorySources, OpenError, Origin, Setup,
+    TuningStore,
 };
 use burnmark_backend_cubecl as cube;
 
@@ -64,8 +64,8 @@ impl Backend for Wgpu {
         cube::configure(setup);
     }
 
-    fn watch_tuning(&self) -> Option<Box<dyn TuningWatch>> {
-        Some(Box::new(cube::Watch::new()))
+    fn record_tuning(&self) -> Option<Origin> {
+        Some(cube::record_tuning())
     }
 
     fn tuning_store(&self) -> Option<&'static dyn TuningStore> {
