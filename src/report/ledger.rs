@@ -12,7 +12,10 @@ pub(super) fn ledger(results: &Results, style: Style) -> String {
         return String::new();
     }
     let mut text = format!("\n{}\n{}", style.bold("Tuning"), tuning(&tuned));
-    text.push_str(&format!("\n{}\n{}", style.bold("Warm-up and execution"), execution(results, &tuned)));
+    // No workload of a cell that was cut short may be complete.
+    if tuned.iter().any(|cell| !cell.workloads().totals().is_empty()) {
+        text.push_str(&format!("\n{}\n{}", style.bold("Warm-up and execution"), execution(results, &tuned)));
+    }
     text.push_str(&spreads(results, style));
     text
 }
@@ -122,7 +125,7 @@ mod tests {
     use super::*;
     use crate::record::TuningRecord;
     use crate::record::fixtures::{observations, planned, record};
-    use crate::spec::{Mode, Observation, Reading, StepLaunches};
+    use crate::spec::{Failure, FailureKind, Mode, Observation, Reading, StepLaunches};
 
     /// A cell that launches beside one that replays: what each of their host shares bounds, and when the second one pays.
     #[test]
@@ -154,5 +157,14 @@ mod tests {
             results.finish_cell(cell);
         }
         insta::assert_snapshot!(ledger(&results, Style::default()));
+    }
+    #[test]
+    fn a_cell_without_a_complete_workload_has_no_row_of_execution() {
+        let mut results = planned();
+        let mut cell = record(&results, 0, Vec::new(), Some(Failure::new(FailureKind::TimedOut, "while it tuned")));
+        cell.tuning = Some(TuningRecord::new(TuningEvents::default(), &[]));
+        results.finish_cell(cell);
+        let text = ledger(&results, Style::default());
+        assert!(text.contains("candidates") && !text.contains("first step"), "{text}");
     }
 }
