@@ -158,6 +158,7 @@ mod tests {
         }
         insta::assert_snapshot!(ledger(&results, Style::default()));
     }
+
     #[test]
     fn a_cell_without_a_complete_workload_has_no_row_of_execution() {
         let mut results = planned();
