@@ -10,14 +10,14 @@ use cubecl_server::{
 
 use crate::compiler::{CudaBackend, CudaCompilationOptions, CudaCompiler, CudaRepresentation};
 use crate::compute::events::{EventProfiler, driver_error, poisons_device};
-use crate::compute::overlap;
 use crate::compute::stream::Stream;
+use crate::compute::{code, overlap};
 use crate::install::{cccl_include_path, include_path};
 use cubecl_core::{
     hash::{StableHash, StableHasher},
     ir::DeviceProperties,
     prelude::*,
-    server::ResourceLimitError,
+    server::{KernelResource, ResourceLimitError},
 };
 use cubecl_environment::persistence::Store;
 use cubecl_llvm::nvptx::ptx_version::PtxVersion;
@@ -71,6 +71,8 @@ pub struct CudaCompiledKernel {
     func: *mut CUfunc_st,
     /// Whether its code waits for what was launched before it; see [`overlap`].
     waits: bool,
+    /// Whether its code may store through a tensor map.
+    stores_through_maps: bool,
     /// What the kernel does with each buffer binding, by buffer position --
     /// the compiler's answer, carried here because on a cache hit nothing
     /// else of the compilation survives. `None` for entries persisted before
@@ -475,7 +477,8 @@ impl CudaContext {
         io: Option<Arc<[BufferIOAttr]>>,
     ) -> Result<(), CompilationError> {
         dump_ptx(&kernel_id, &ptx);
-        let waits = overlap::waits(&ptx);
+        let waits = code::waits(&ptx);
+        let stores_through_maps = code::stores_through_maps(&ptx);
 
         let func_name = CString::new(entrypoint_name).unwrap();
         // SAFETY: `ptx` is a valid null-terminated PTX binary from NVRTC. `func_name` is a
@@ -505,6 +508,7 @@ impl CudaContext {
                 shared_mem_bytes,
                 func,
                 waits,
+                stores_through_maps,
                 io,
             },
         );
@@ -516,10 +520,17 @@ impl CudaContext {
     /// position — `None` when the kernel is not loaded or predates the
     /// answer, which the launch path reads as every buffer both read and
     /// written.
-    pub fn kernel_io(&mut self, kernel_id: &KernelId) -> Option<Arc<[BufferIOAttr]>> {
-        self.modules
-            .get(kernel_id)
-            .and_then(|kernel| kernel.io.clone())
+    pub fn kernel_io(
+        &mut self,
+        kernel_id: &KernelId,
+        resources: &[KernelResource],
+    ) -> Option<Arc<[BufferIOAttr]>> {
+        let kernel = self.modules.get(kernel_id)?;
+        let io = kernel.io.clone()?;
+        Some(match kernel.stores_through_maps {
+            true => io,
+            false => code::read_behind_maps(io, resources),
+        })
     }
 
     pub fn execute_task(

@@ -7,15 +7,7 @@ use cudarc::driver::sys::{
     self, CUfunction, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue,
     CUlaunchConfig, CUstream,
 };
-use std::ffi::{CStr, c_char, c_void};
-
-/// Whether a kernel waits for what was launched before it, by its code.
-pub(crate) fn waits(ptx: &[c_char]) -> bool {
-    // SAFETY: what is handed to the driver ends with a null.
-    let code = unsafe { CStr::from_ptr(ptx.as_ptr()) };
-    const WAIT: &[u8] = b"griddepcontrol.wait";
-    code.to_bytes().windows(WAIT.len()).any(|some| some == WAIT)
-}
+use std::ffi::c_void;
 
 /// Launches a kernel, before the launch before it has ended if it `waits` for that.
 ///

@@ -229,7 +229,7 @@ impl Server for CudaServer {
         if launch_mode.is_skipped() {
             return;
         }
-        let io = self.ctx.kernel_io(&kernel_id);
+        let io = self.ctx.kernel_io(&kernel_id, &bindings.resources);
 
         // The count resolves before the scope opens, because entering the
         // scope replaces whatever claim the outputs carry — and a count that
