@@ -4,6 +4,7 @@ use super::Style;
 use super::table::table;
 use super::units::{MISSING, megabytes, or_missing, time};
 use crate::record::{CellRecord, Results};
+use crate::spec::TuningCache;
 
 /// The ledger's tables; empty where no cell tuned.
 pub(super) fn ledger(results: &Results, style: Style) -> String {
@@ -41,6 +42,9 @@ fn tuning(cells: &[&CellRecord]) -> String {
         .collect();
     let mut text = table(&header, &rows);
     for cell in cells {
+        if let Some(guessed) = guessed(cell) {
+            text.push_str(&format!("  {}: {guessed}\n", cell.spec.label()));
+        }
         for (workload, samples) in cell.tuning.iter().flat_map(|ledger| &ledger.contaminated_samples) {
             text.push_str(&format!(
                 "  {}: {} {workload} samples hold tuning or compiling; more warm-up steps keep them clean\n",
@@ -50,6 +54,19 @@ fn tuning(cells: &[&CellRecord]) -> String {
         }
     }
     text
+}
+
+/// Whether answers of a cell that keeps them were not kept: CubeCL keeps none that it did not measure.
+fn guessed(cell: &CellRecord) -> Option<String> {
+    let tuned = &cell.tuning.as_ref()?.events.tuned;
+    let count = tuned.iter().filter(|key| !key.stored).count();
+    (count > 0 && cell.spec.tuning_cache != TuningCache::Off).then(|| {
+        format!(
+            "{count} of {} answers were not kept: no candidate could be measured, or the cache did not take them; \
+             RUST_LOG=warn with `-v` says why",
+            tuned.len()
+        )
+    })
 }
 
 fn execution(results: &Results, cells: &[&CellRecord]) -> String {
@@ -120,7 +137,7 @@ fn spreads(results: &Results, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burnmark_backend_api::{CompiledKernel, KernelUse, TuningEvents};
+    use burnmark_backend_api::{CompiledKernel, KernelUse, TunedKey, TuningEvents};
 
     use super::*;
     use crate::record::TuningRecord;
@@ -167,5 +184,29 @@ mod tests {
         results.finish_cell(cell);
         let text = ledger(&results, Style::default());
         assert!(text.contains("candidates") && !text.contains("first step"), "{text}");
+    }
+
+    #[test]
+    fn answers_that_rest_on_no_measurement_are_told() {
+        let tuned = |stored| TunedKey {
+            at_ns: 0,
+            wall_ns: 1,
+            table: "matmul".to_owned(),
+            key: "{}".to_owned(),
+            winner: "naive".to_owned(),
+            candidates: 1,
+            trials: Vec::new(),
+            stored,
+        };
+        let told = |tuning_cache| {
+            let mut results = planned();
+            results.plan[0].tuning_cache = tuning_cache;
+            let mut cell = record(&results, 0, Vec::new(), Some(Failure::new(FailureKind::TimedOut, "while it tuned")));
+            let events = TuningEvents { tuned: vec![tuned(true), tuned(false)], ..TuningEvents::default() };
+            cell.tuning = Some(TuningRecord::new(events, &[]));
+            guessed(&cell)
+        };
+        assert!(told(TuningCache::Cold).is_some_and(|told| told.starts_with("1 of 2 answers")));
+        assert_eq!(told(TuningCache::Off), None);
     }
 }
