@@ -42,8 +42,8 @@ fn tuning(cells: &[&CellRecord]) -> String {
         .collect();
     let mut text = table(&header, &rows);
     for cell in cells {
-        if let Some(guessed) = guessed(cell) {
-            text.push_str(&format!("  {}: {guessed}\n", cell.spec.label()));
+        if let Some(not_kept) = not_kept(cell) {
+            text.push_str(&format!("  {}: {not_kept}\n", cell.spec.label()));
         }
         for (workload, samples) in cell.tuning.iter().flat_map(|ledger| &ledger.contaminated_samples) {
             text.push_str(&format!(
@@ -56,13 +56,14 @@ fn tuning(cells: &[&CellRecord]) -> String {
     text
 }
 
-/// Whether answers of a cell that keeps them were not kept: CubeCL keeps none that it did not measure.
-fn guessed(cell: &CellRecord) -> Option<String> {
+/// Answers that were not kept where the cache is the cell's own: CubeCL keeps none that it did not measure.
+fn not_kept(cell: &CellRecord) -> Option<String> {
     let tuned = &cell.tuning.as_ref()?.events.tuned;
     let count = tuned.iter().filter(|key| !key.stored).count();
-    (count > 0 && cell.spec.tuning_cache != TuningCache::Off).then(|| {
+    let own = matches!(cell.spec.tuning_cache, TuningCache::Cold | TuningCache::Warm);
+    (own && count > 0).then(|| {
         format!(
-            "{count} of {} answers were not kept: no candidate could be measured, or the cache did not take them; \
+            "{count} of {} answers were not kept: no candidate could be measured, or the cache could not be written; \
              RUST_LOG=warn with `-v` says why",
             tuned.len()
         )
@@ -204,9 +205,9 @@ mod tests {
             let mut cell = record(&results, 0, Vec::new(), Some(Failure::new(FailureKind::TimedOut, "while it tuned")));
             let events = TuningEvents { tuned: vec![tuned(true), tuned(false)], ..TuningEvents::default() };
             cell.tuning = Some(TuningRecord::new(events, &[]));
-            guessed(&cell)
+            not_kept(&cell)
         };
         assert!(told(TuningCache::Cold).is_some_and(|told| told.starts_with("1 of 2 answers")));
-        assert_eq!(told(TuningCache::Off), None);
+        assert_eq!(told(TuningCache::Kept), None);
     }
 }

@@ -18,6 +18,7 @@ pub(crate) fn stores_through_maps(ptx: &[c_char]) -> bool {
 /// What a kernel that stores through no tensor map does with its buffers. The compiler cannot see what is behind a map and
 /// answers that it is written. A launch that is refused, for a tile larger than a map can have, would then leave
 /// the inputs unreadable, and refuse whatever reads them afterwards: each later candidate of a tune, then the program.
+/// A kernel that does not compile has no code to tell; its inputs behind maps still count as written.
 pub(crate) fn read_behind_maps(
     io: Arc<[BufferIOAttr]>,
     resources: &[KernelResource],

@@ -519,7 +519,8 @@ impl CudaContext {
     /// What the compiled kernel does with each buffer binding, by buffer
     /// position — `None` when the kernel is not loaded or predates the
     /// answer, which the launch path reads as every buffer both read and
-    /// written.
+    /// written. `resources` say which are behind tensor maps, of which its
+    /// code knows more than the compiler; see [`code::read_behind_maps`].
     pub fn kernel_io(
         &mut self,
         kernel_id: &KernelId,
