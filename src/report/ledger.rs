@@ -189,16 +189,7 @@ mod tests {
 
     #[test]
     fn answers_that_rest_on_no_measurement_are_told() {
-        let tuned = |stored| TunedKey {
-            at_ns: 0,
-            wall_ns: 1,
-            table: "matmul".to_owned(),
-            key: "{}".to_owned(),
-            winner: "naive".to_owned(),
-            candidates: 1,
-            trials: Vec::new(),
-            stored,
-        };
+        let tuned = |stored| TunedKey { stored, ..TunedKey::default() };
         let told = |tuning_cache| {
             let mut results = planned();
             results.plan[0].tuning_cache = tuning_cache;

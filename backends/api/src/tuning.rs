@@ -17,7 +17,7 @@ pub struct Trial {
 }
 
 /// One question that was tuned: candidates were timed, the fastest is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TunedKey {
     /// When it began, in nanoseconds since the device was open.
     pub at_ns: u64,

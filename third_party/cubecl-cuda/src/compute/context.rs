@@ -11,7 +11,7 @@ use cubecl_server::{
 use crate::compiler::{CudaBackend, CudaCompilationOptions, CudaCompiler, CudaRepresentation};
 use crate::compute::events::{EventProfiler, driver_error, poisons_device};
 use crate::compute::stream::Stream;
-use crate::compute::{code, overlap};
+use crate::compute::{code::Code, overlap};
 use crate::install::{cccl_include_path, include_path};
 use cubecl_core::{
     hash::{StableHash, StableHasher},
@@ -69,10 +69,7 @@ pub struct CudaCompiledKernel {
     cube_dim: CubeDim,
     shared_mem_bytes: usize,
     func: *mut CUfunc_st,
-    /// Whether its code waits for what was launched before it; see [`overlap`].
-    waits: bool,
-    /// Whether its code may store through a tensor map.
-    stores_through_maps: bool,
+    code: Code,
     /// What the kernel does with each buffer binding, by buffer position --
     /// the compiler's answer, carried here because on a cache hit nothing
     /// else of the compilation survives. `None` for entries persisted before
@@ -477,8 +474,7 @@ impl CudaContext {
         io: Option<Arc<[BufferIOAttr]>>,
     ) -> Result<(), CompilationError> {
         dump_ptx(&kernel_id, &ptx);
-        let waits = code::waits(&ptx);
-        let stores_through_maps = code::stores_through_maps(&ptx);
+        let code = Code::new(&ptx);
 
         let func_name = CString::new(entrypoint_name).unwrap();
         // SAFETY: `ptx` is a valid null-terminated PTX binary from NVRTC. `func_name` is a
@@ -507,8 +503,7 @@ impl CudaContext {
                 cube_dim,
                 shared_mem_bytes,
                 func,
-                waits,
-                stores_through_maps,
+                code,
                 io,
             },
         );
@@ -520,18 +515,14 @@ impl CudaContext {
     /// position — `None` when the kernel is not loaded or predates the
     /// answer, which the launch path reads as every buffer both read and
     /// written. `resources` say which are behind tensor maps, of which its
-    /// code knows more than the compiler; see [`code::read_behind_maps`].
+    /// code knows more than the compiler; see [`Code::io`].
     pub fn kernel_io(
         &mut self,
         kernel_id: &KernelId,
         resources: &[KernelResource],
     ) -> Option<Arc<[BufferIOAttr]>> {
         let kernel = self.modules.get(kernel_id)?;
-        let io = kernel.io.clone()?;
-        Some(match kernel.stores_through_maps {
-            true => io,
-            false => code::read_behind_maps(io, resources),
-        })
+        Some(kernel.code.io(kernel.io.clone()?, resources))
     }
 
     pub fn execute_task(
@@ -556,7 +547,7 @@ impl CudaContext {
             .map_err(|err| launch_failed("cuFuncSetAttribute", err))?;
             overlap::launch(
                 kernel.func,
-                kernel.waits,
+                kernel.code.waits,
                 dispatch_count,
                 (cube_dim.x, cube_dim.y, cube_dim.z),
                 // Shared memory is collected into a single buffer, with each shared memory being

@@ -1,6 +1,6 @@
 pub(crate) mod capture;
-pub(crate) mod communication;
 pub(crate) mod code;
+pub(crate) mod communication;
 pub(crate) mod context;
 pub(crate) mod driver;
 pub(crate) mod events;
