@@ -360,12 +360,15 @@ class Bench:
     def in_use(self):
         return self.figure(lambda: torch.cuda.memory_allocated(), None)
 
-    def measure(self):
-        spec, workloads = self.spec, self.spec["workloads"]
+    def opened(self):
         self.emit("opened", device=self.report(), applied={
-            "requested_mode": spec["mode"], "precision": spec["precision"], "notes": [],
+            "requested_mode": self.spec["mode"], "precision": self.spec["precision"], "notes": [],
             "execution": "eager" if self.mode is None else f"torch.compile, mode {self.mode}",
         })
+
+    def measure(self):
+        spec, workloads = self.spec, self.spec["workloads"]
+        self.opened()
         batch, seq = spec["batch_size"], spec["seq_length"]
         if workloads.get("training"):
             self.training(workloads["training"], batch, seq)
@@ -448,14 +451,14 @@ class Bench:
         spec = self.spec
         if not spec.get("reference"):
             raise Unsupported("PyTorch is verified against a file: give one with --reference, or name a Burn backend before it")
+        self.opened()
         arrays, metadata = read_safetensors(spec["reference"])
         ids, greedy = arrays["input_ids"].long(), arrays["greedy_ids"].long()
         self.c = json.loads(metadata["config"])
         self.c["max_position_embeddings"] = ids.shape[1] + greedy.shape[1]
-        checks = []
         for variant in spec["variants"]:
-            checks += self.checks(variant, arrays, ids.to(self.device), greedy)
-        self.emit("verified", reference=str(spec["reference"]), checks=checks)
+            checks = self.checks(variant, arrays, ids.to(self.device), greedy)
+            self.emit("verified", reference=str(spec["reference"]), checks=checks)
 
     def checks(self, variant, arrays, ids, greedy):
         limits, checks = self.spec["tolerance"], []

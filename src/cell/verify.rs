@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::measure::{dtypes, ensure_supported};
+use super::measure::{dtypes, ensure_supported, opened};
 use super::reference::Reference;
 use super::training::Steps;
 use crate::backends;
@@ -57,6 +57,7 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (backend, device) = backends::open(&spec.backend, spec.mode, TuningCache::Kept, cache)?;
     ensure_supported(spec.precision, &device)?;
+    emit(opened(backend, &device, &spec.backend, spec.mode, spec.precision));
     let reference = match &spec.reference {
         Some(path) => Some(Reference::load(path).map_err(|error| {
             Failure::new(FailureKind::Unsupported, format!("reference file `{}`: {error}", path.display()))
@@ -72,9 +73,9 @@ pub(super) fn run(
         None => (seeded(spec), None, format!("seeded weights (seed {})", spec.seed)),
     };
     let replays = spec.mode.replays() && backend.capabilities().graph_capture;
-    let mut checks = Vec::new();
     for variant in &spec.variants {
         let computed = compute(spec, registry, variant, &inputs, &device, replays)?;
+        let mut checks = Vec::new();
         if let Some((against, expected)) = &expected {
             compare(variant, against, &computed, expected, spec, &mut checks);
         }
@@ -89,6 +90,7 @@ pub(super) fn run(
                 checks.push(own_training_check(variant, error, spec.tolerance.gradients));
             }
         }
+        emit(Event::Verified(VerifyReport { reference: source.clone(), checks }));
         if expected.is_none() {
             expected = Some((variant.clone(), computed));
         }
@@ -98,7 +100,6 @@ pub(super) fn run(
             Failure::new(FailureKind::Crashed, format!("cannot leave its numbers in `{}`: {error}", path.display()))
         })?;
     }
-    emit(Event::Verified(VerifyReport { reference: source, checks }));
     Ok(())
 }
 

@@ -46,14 +46,14 @@ impl SharedReferences {
 }
 
 /// The outcome of a gate, its files under their names alone: their folder does not outlive the run.
-pub(super) fn record(gate: &VerifySpec, done: Collected) -> GateRecord {
+pub(super) fn record(gate: &VerifySpec, mut done: Collected) -> GateRecord {
     let name = |path: &Option<PathBuf>| path.as_deref().and_then(Path::file_name).map(PathBuf::from);
-    let (mut spec, mut report) = (gate.clone(), done.verification);
+    let mut spec = gate.clone();
     (spec.reference, spec.export) = (name(&gate.reference), name(&gate.export));
-    if let (Some(report), Some(reference)) = (&mut report, &spec.reference) {
+    if let (Some(report), Some(reference)) = (&mut done.verification, &spec.reference) {
         report.reference = reference.display().to_string();
     }
-    GateRecord::new(spec, report, done.failure)
+    GateRecord::new(spec, done)
 }
 
 /// Whether two gates compute the same numbers.

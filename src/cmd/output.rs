@@ -1,7 +1,9 @@
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use super::CommandError;
+use crate::cli::OutputArgs;
+use crate::report::live::LiveMode;
 
 /// A JSON document as people read it.
 pub(crate) fn pretty(value: &impl serde::Serialize) -> String {
@@ -22,4 +24,15 @@ pub(crate) fn print(text: &str) -> Result<ExitCode, CommandError> {
 /// Writes a line to standard error; if that is gone too, nobody is left to tell.
 pub(crate) fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// How a run is shown as it goes.
+pub(super) fn live_mode(print: OutputArgs) -> LiveMode {
+    if print.verbose {
+        LiveMode::Lines
+    } else if print.quiet || !io::stderr().is_terminal() {
+        LiveMode::Quiet
+    } else {
+        LiveMode::Bar
+    }
 }

@@ -10,7 +10,7 @@ use super::agreement::{self, SharedReferences};
 use super::caches::Caches;
 use super::executor::Children;
 use super::kept_peaks::PeaksCache;
-use super::output::{complain, pretty, print};
+use super::output::{complain, live_mode, pretty, print};
 use super::{CommandError, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::record::{CellRecord, Environment, GatePolicy, Results, Setup, store};
 use crate::report::Style;
 use crate::report::console::summary;
-use crate::report::live::{Live, LiveMode};
+use crate::report::live::Live;
 use crate::runner::{Executor, StopFlag};
 use crate::spec::{CellSpec, FailureKind, Job};
 
@@ -176,16 +176,6 @@ fn setup(experiment: &Experiment, plan: &Plan) -> Setup {
         plan: plan.cells.clone(),
         pairs: plan.pairs.iter().map(|pair| (pair.baseline, pair.candidate)).collect(),
         gate_policy: if experiment.verify.enabled { GatePolicy::Required } else { GatePolicy::Disabled },
-    }
-}
-
-fn live_mode(print: OutputArgs) -> LiveMode {
-    if print.verbose {
-        LiveMode::Lines
-    } else if print.quiet || !std::io::stderr().is_terminal() {
-        LiveMode::Quiet
-    } else {
-        LiveMode::Bar
     }
 }
 

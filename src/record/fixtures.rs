@@ -82,7 +82,8 @@ pub(crate) fn gate(results: &Results, error: f64) -> GateRecord {
         note: None,
     };
     let checks = vec![check("default", 0.0), check("example", error), check("example-without-loss", 1e-7)];
-    GateRecord::new(spec, Some(VerifyReport { reference: "seeded weights".to_owned(), checks }), None)
+    let verification = Some(VerifyReport { reference: "seeded weights".to_owned(), checks });
+    GateRecord::new(spec, Collected { verification, ..Collected::default() })
 }
 
 /// What a child would have observed if every step took `step_ms` and held `peak_mb`.

@@ -1,7 +1,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{CellSpec, Check, Failure, FailureKind, VerifyReport, VerifySpec};
+use super::Environment;
+use crate::runner::Collected;
+use crate::spec::{Applied, CellSpec, Check, DeviceReport, Failure, FailureKind, VerifyReport, VerifySpec};
 
 /// Whether figures may be compared without proof that both sides compute the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,11 +30,25 @@ pub enum GateOutcome {
         /// The checks.
         report: VerifyReport,
     },
-    /// The checks could not be made.
+    /// Not all checks could be made.
     Incomplete {
         /// Why.
         failure: Failure,
+        /// Those that were, of the variants before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<VerifyReport>,
     },
+}
+
+impl GateOutcome {
+    /// The checks that were made.
+    #[must_use]
+    pub fn report(&self) -> Option<&VerifyReport> {
+        match self {
+            Self::Passed { report } | Self::Failed { report } => Some(report),
+            Self::Incomplete { report, .. } => report.as_ref(),
+        }
+    }
 }
 
 /// One correctness gate after it has been run.
@@ -40,23 +56,29 @@ pub enum GateOutcome {
 pub struct GateRecord {
     /// What was asked for.
     pub spec: VerifySpec,
+    /// The device, if it was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceReport>,
+    /// What of the request was put into effect, if the device was opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Applied>,
     /// How it ended.
     pub outcome: GateOutcome,
 }
 
 impl GateRecord {
-    /// A failure outranks a report: checks may be missing from it.
-    pub fn new(spec: VerifySpec, report: Option<VerifyReport>, failure: Option<Failure>) -> Self {
-        let outcome = match (failure, report) {
-            (Some(failure), _) => GateOutcome::Incomplete { failure },
+    /// What came of a gate.
+    pub fn new(spec: VerifySpec, done: Collected) -> Self {
+        let outcome = match (done.failure, done.verification) {
+            (Some(failure), report) => GateOutcome::Incomplete { failure, report },
             (None, Some(report)) if report.passed() => GateOutcome::Passed { report },
             (None, Some(report)) => GateOutcome::Failed { report },
             (None, None) => {
                 let message = "the child finished without a verification";
-                GateOutcome::Incomplete { failure: Failure::new(FailureKind::Protocol, message) }
+                GateOutcome::Incomplete { failure: Failure::new(FailureKind::Protocol, message), report: None }
             }
         };
-        Self { spec, outcome }
+        Self { spec, device: done.device, applied: done.applied, outcome }
     }
 
     /// Whether every check passed.
@@ -87,7 +109,7 @@ impl GateRecord {
     /// Why the gate does not hold for a variant, if it does not.
     fn objection(&self, variant: &str) -> Option<String> {
         let report = match &self.outcome {
-            GateOutcome::Incomplete { failure } => return Some(format!("the correctness gate failed: {failure}")),
+            GateOutcome::Incomplete { failure, .. } => return Some(format!("the correctness gate failed: {failure}")),
             GateOutcome::Passed { report } | GateOutcome::Failed { report } => report,
         };
         let checks: Vec<&Check> = report.checks.iter().filter(|check| check.variant == variant).collect();
@@ -102,6 +124,29 @@ impl GateRecord {
                 first.what
             )),
         }
+    }
+}
+
+/// The results file of `burnmark verify`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VerificationResults {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// When it was begun, in UTC.
+    pub timestamp: String,
+    /// The command line.
+    pub command: Vec<String>,
+    /// Where and with what it was made.
+    pub environment: Environment,
+    /// One entry a backend, mode and precision.
+    pub gates: Vec<GateRecord>,
+}
+
+impl VerificationResults {
+    /// Nothing proven yet.
+    pub fn new(command: Vec<String>, environment: Environment) -> Self {
+        let timestamp = jiff::Timestamp::now().to_string();
+        Self { schema_version: 1, timestamp, command, environment, gates: Vec::new() }
     }
 }
 

@@ -35,7 +35,7 @@ pub use environment::{Environment, Versions};
 pub use execution::{Execution, MemoryGrowth, Warmup};
 pub use figures::{GenerationFigures, Memory, StepFigures, Throughput, Times, TotalGeneration};
 pub use fit::{FitProbe, FitRecord, FitResults, Grown};
-pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord};
+pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord, VerificationResults};
 pub use ladder::LadderStep;
 pub use metric::Metric;
 pub use operations::{OperationsRecord, OperationsResults};

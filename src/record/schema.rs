@@ -3,7 +3,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::{FitResults, OperationsResults, PeaksResults, Results};
+use super::{FitResults, OperationsResults, PeaksResults, Results, VerificationResults};
 
 /// A kind of file that this program writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,8 @@ pub enum Layout {
     Fit,
     /// Results of `peaks`.
     Peaks,
+    /// Results of `verify`.
+    Verify,
 }
 
 impl Layout {
@@ -28,6 +30,7 @@ impl Layout {
             Self::Fit => schema::<FitResults>(),
             Self::Peaks => schema::<PeaksResults>(),
             Self::Ops => schema::<OperationsResults>(),
+            Self::Verify => schema::<VerificationResults>(),
         }
     }
 }

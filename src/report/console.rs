@@ -100,7 +100,7 @@ fn gates(results: &Results, style: Style) -> String {
                 style.bad("verification failed:"),
                 verify::failed(report)
             ),
-            GateOutcome::Incomplete { failure } => {
+            GateOutcome::Incomplete { failure, .. } => {
                 format!("{} {failure}\n{}", style.bad("verification failed:"), tail(&failure.stderr))
             }
         });

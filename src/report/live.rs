@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::tables::each_once;
 use super::units::time;
 use crate::spec::Event;
 
@@ -83,6 +84,11 @@ impl Live {
         }
     }
 
+    /// Writes beside the bar, which is drawn again below.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
     /// The run is over.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
@@ -110,11 +116,10 @@ fn described(event: &Event) -> Option<String> {
             Some(format!("{workload}: {phase} {step}/{steps}, {}", time(*step_ns as f64 / 1e6)))
         }
         Event::OperationObserved(observation) => Some(format!("{}, {}", observation.operation, observation.pass)),
-        Event::Found { .. }
-        | Event::Peaks(_)
-        | Event::Observed(_)
-        | Event::Verified(_)
-        | Event::Finished
-        | Event::Failed(_) => None,
+        Event::Verified(report) => {
+            let variants = each_once(report.checks.iter().map(|check| &check.variant)).join(", ");
+            Some(format!("{variants}: {} of {} checks failed", report.failed(), report.checks.len()))
+        }
+        Event::Found { .. } | Event::Peaks(_) | Event::Observed(_) | Event::Finished | Event::Failed(_) => None,
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
-use crate::record::Results;
 use crate::record::fixtures::{gate, measured, observations, planned, record};
-use crate::spec::{Check, Ending, Observation, VerifyReport};
+use crate::record::{GateOutcome, Results};
+use crate::spec::{Check, Ending, Failure, FailureKind, Observation, VerifyReport};
 
 #[test]
 fn the_summary_of_a_run() {
@@ -110,8 +110,13 @@ fn a_verification_shows_the_worst_gradients() {
         check("grad.d", Some(2e-7)),
     ];
     let report = VerifyReport { reference: "file".to_owned(), checks };
-    insta::assert_snapshot!(verify::verification(&report, false));
-    assert!(verify::verification(&report, true).contains("grad.a"));
+    let outcome = GateOutcome::Failed { report: report.clone() };
+    insta::assert_snapshot!(verify::verification(&outcome, false));
+    assert!(verify::verification(&outcome, true).contains("grad.a"));
+    let failure = Failure::new(FailureKind::TimedOut, "not done within the limit");
+    let cut = |report| verify::verification(&GateOutcome::Incomplete { failure: failure.clone(), report }, false);
+    assert!(cut(Some(report)).ends_with("INCOMPLETE: 1 of 5 checks failed until then, against file\n"));
+    assert_eq!(cut(None), "");
 }
 
 #[test]

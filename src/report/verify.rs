@@ -2,14 +2,16 @@
 
 use super::table::table;
 use super::tables::each_once;
+use crate::record::GateOutcome;
 use crate::spec::{Check, VerifyReport};
 
 /// Gradients shown of each variant unless all are asked for.
 const WORST_GRADIENTS: usize = 3;
 
-/// The checks as a table, then the verdict. Of the gradients only the worst, unless `all` are wanted.
+/// The checks as a table, then the verdict; nothing if none was made. Of the gradients only the worst, unless `all` are wanted.
 #[must_use]
-pub fn verification(report: &VerifyReport, all: bool) -> String {
+pub fn verification(outcome: &GateOutcome, all: bool) -> String {
+    let Some(report) = outcome.report() else { return String::new() };
     let mut rows = Vec::new();
     let mut left_out = 0;
     for variant in each_once(report.checks.iter().map(|check| &check.variant)) {
@@ -22,18 +24,18 @@ pub fn verification(report: &VerifyReport, all: bool) -> String {
         let others = of_variant().filter(|check| !is_gradient(check));
         rows.extend(others.chain(gradients.into_iter().take(shown)).map(row));
     }
-    let failed = report.checks.iter().filter(|check| !check.passed).count();
-    let verdict = if report.passed() {
-        format!("PASS: {} checks against {}", report.checks.len(), report.reference)
-    } else {
-        format!("FAIL: {failed} of {} checks against {}", report.checks.len(), report.reference)
+    let (checks, failed) = (report.checks.len(), report.failed());
+    let verdict = match outcome {
+        GateOutcome::Passed { .. } => format!("PASS: {checks} checks"),
+        GateOutcome::Failed { .. } => format!("FAIL: {failed} of {checks} checks"),
+        GateOutcome::Incomplete { .. } => format!("INCOMPLETE: {failed} of {checks} checks failed until then,"),
     };
     let more = if left_out > 0 {
         format!("  {left_out} gradients with smaller errors are not shown (-v)\n")
     } else {
         String::new()
     };
-    format!("{}{more}{verdict}\n", table(&header(), &rows))
+    format!("{}{more}{verdict} against {}\n", table(&header(), &rows), report.reference)
 }
 
 /// The failing checks alone.

@@ -50,7 +50,7 @@ pub struct Collected {
     pub observations: Vec<Observation>,
     /// What was tuned and compiled, if the backend does either and its cache could be read.
     pub tuning: Option<TuningEvents>,
-    /// The verification, if that was the job.
+    /// The checks that were made, if a verification was the job, even if it failed later.
     pub verification: Option<VerifyReport>,
     /// What the device can do at most, if they were asked for.
     pub peaks: Option<Peaks>,
@@ -77,7 +77,10 @@ impl Collected {
             Event::Observed(observation) => self.observations.push(observation),
             Event::Peaks(peaks) => self.peaks = Some(peaks),
             Event::OperationObserved(observation) => self.operations.push(observation),
-            Event::Verified(report) => self.verification = Some(report),
+            Event::Verified(report) => match &mut self.verification {
+                Some(so_far) => so_far.checks.extend(report.checks),
+                none => *none = Some(report),
+            },
             Event::Found { devices, capabilities } => self.found = Some((devices, capabilities)),
             Event::Failed(failure) => self.failure = Some(failure),
             Event::PhaseStarted { .. } | Event::Progress { .. } | Event::Finished => {}

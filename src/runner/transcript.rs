@@ -24,7 +24,7 @@ pub(super) enum Stage {
     Observed(Workload),
     /// The device's peaks, or this operation, are measured.
     Operation(Option<Operation>),
-    /// The verification is complete.
+    /// A variant is verified.
     Verified,
     /// The devices were listed.
     Found,
@@ -70,7 +70,7 @@ impl fmt::Display for Stage {
             Self::Observed(workload) => write!(f, "after {workload}"),
             Self::Operation(None) => f.write_str("after the device's peaks"),
             Self::Operation(Some(operation)) => write!(f, "after {operation}"),
-            Self::Verified => f.write_str("after the verification"),
+            Self::Verified => f.write_str("after a variant was verified"),
             Self::Found => f.write_str("after the devices were listed"),
             Self::Finished => f.write_str("after the job was finished"),
             Self::Failed => f.write_str("after the job had failed"),

@@ -203,7 +203,7 @@ pub enum Event {
     OperationObserved(OperationObservation),
     /// A workload is complete.
     Observed(Observation),
-    /// A verification is complete.
+    /// A variant is verified; sent again for the next, and kept together.
     Verified(VerifyReport),
     /// The job is complete; nothing follows.
     Finished,

@@ -97,6 +97,12 @@ impl VerifyReport {
     /// Whether there was something to compare and all of it passed.
     #[must_use]
     pub fn passed(&self) -> bool {
-        !self.checks.is_empty() && self.checks.iter().all(|check| check.passed)
+        !self.checks.is_empty() && self.failed() == 0
+    }
+
+    /// Checks that did not pass.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.checks.iter().filter(|check| !check.passed).count()
     }
 }

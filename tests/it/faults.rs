@@ -95,6 +95,23 @@ fn a_wrong_model_gets_no_ratio() {
     assert_eq!((&comparison["verified"], &comparison["training"]["speedup"]), (&false.into(), &Value::Null));
 }
 
+#[test]
+fn a_verification_that_breaks_off_keeps_the_checks_it_made() {
+    let world = World::new();
+    let config = repository("configs/quick.toml");
+    let of = |variants| ["verify", "--config", &config, "--model", "faulty", "--variants", variants, "-o", "v.json"];
+    let (code, out, err) = ran(&mut world.example("faulty_models", &of("sound,panic,same")));
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("INCOMPLETE") && err.contains("never wanted to be built"), "{out}{err}");
+    let gate = &world.json("v.json")["gates"][0];
+    assert_eq!((&gate["outcome"]["status"], &gate["device"]["backend"]), (&"incomplete".into(), &"flex".into()));
+    let checks = gate["outcome"]["report"]["checks"].as_array().expect("checks");
+    assert!(!checks.is_empty() && checks.iter().all(|check| check["variant"] == "sound"), "{checks:?}");
+    // What was found to be wrong outranks that something is missing.
+    let (code, out, err) = ran(&mut world.example("faulty_models", &of("sound,wrong,panic")));
+    assert_eq!(code, 3, "{out}{err}");
+}
+
 /// The faulty family with the variants, stopped by Ctrl-C as soon as one hangs.
 fn stopped(world: &World, variants: &str) -> Value {
     let text = std::fs::read_to_string(repository("configs/quick.toml")).expect("the quick experiment");

@@ -29,10 +29,13 @@ fn changed(world: &World, name: &str, change: impl Fn(&mut Value), keep: impl Fn
 #[test]
 fn the_golden_numbers_are_reproduced() {
     let world = World::new();
-    let (code, out, err) = ran(&mut world.burnmark(&["verify", "--reference", &golden(), "--json"]));
+    let (code, out, err) = ran(&mut world.burnmark(&["verify", "--reference", &golden(), "--json", "-o", "v.json"]));
     assert_eq!(code, 0, "{err}");
-    let records: Value = serde_json::from_str(&out).expect("JSON");
-    let outcome = &records[0]["outcome"];
+    let results: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(results, world.json("v.json"));
+    assert!(results["environment"]["versions"]["burn"].is_string());
+    assert_eq!(results["gates"][0]["device"]["backend"], "flex");
+    let outcome = &results["gates"][0]["outcome"];
     assert_eq!(outcome["status"], "passed");
     let checks = outcome["report"]["checks"].as_array().expect("checks");
     // Two variants: logits, loss, 21 gradients, greedy continuation, cached decode.
