@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 use super::executor::Children;
-use super::output::{complain, pretty, print};
+use super::output::{complain, pretty, print, save};
 use super::{CommandError, caches, planned};
 use crate::backends;
 use crate::cli::FitArgs;
@@ -57,6 +57,7 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
         up_to: search.up_to,
         records: Vec::new(),
     };
+    let mut saved = true;
     for cell in cells {
         // A backend that is a program of its own has models of its own.
         let predicts = backends::external(&cell.backend).is_none();
@@ -69,10 +70,8 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
             }
         });
         results.records.push(record);
-        if let Some(path) = output {
-            store::write_atomic(path, &results)?;
-        }
-        if stop.is_set() {
+        saved = output.is_none_or(|path| save(path, &results));
+        if !saved || stop.is_set() {
             break;
         }
     }
@@ -85,7 +84,7 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
     Ok(if stop.is_set() || failures().any(|failure| failure.kind == FailureKind::Interrupted) {
         ExitCode::from(130)
     } else {
-        ExitCode::from(u8::from(failures().next().is_some()))
+        ExitCode::from(u8::from(!saved || failures().next().is_some()))
     })
 }
 

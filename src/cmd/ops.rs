@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::executor::Children;
 use super::kept_peaks::PeaksCache;
-use super::output::{complain, pretty, print};
+use super::output::{complain, pretty, print, save};
 use super::{CommandError, caches, planned};
 use crate::backends;
 use crate::cli::OpsArgs;
@@ -43,6 +43,7 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let mut results = OperationsResults::new(std::env::args().collect(), Environment::read(backends::features()));
     let cache = PeaksCache::new(&executor);
+    let mut saved = true;
     for spec in specs {
         let job = Job::Operations { spec: spec.clone(), cache: Some(caches::kept()) };
         let done = executor.execute(&job, &mut |_| {});
@@ -68,10 +69,8 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
             observations: done.operations,
             failure: done.failure,
         });
-        if let Some(path) = output {
-            store::write_atomic(path, &results)?;
-        }
-        if stop.is_set() {
+        saved = output.is_none_or(|path| save(path, &results));
+        if !saved || stop.is_set() {
             break;
         }
     }
@@ -82,6 +81,8 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
     }
     Ok(if stop.is_set() {
         ExitCode::from(130)
+    } else if !saved {
+        ExitCode::FAILURE
     } else if !results.agrees() {
         ExitCode::from(3)
     } else if !results.complete() {

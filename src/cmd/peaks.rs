@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::executor::Children;
 use super::kept_peaks::PeaksCache;
-use super::output::{complain, pretty, print};
+use super::output::{complain, pretty, print, save};
 use super::{CommandError, caches, planned};
 use crate::backends;
 use crate::cli::PeaksArgs;
@@ -56,14 +56,13 @@ pub(crate) fn run(arguments: &PeaksArgs, registry: &Registry) -> Result<ExitCode
             break;
         }
     }
-    if let Some(path) = output {
-        store::write_atomic(path, &results)?;
-    }
+    let saved = output.is_none_or(|path| save(path, &results));
     if arguments.print.json {
         print(&pretty(&results))?;
     } else if !arguments.print.quiet {
         print(&peaks(&results))?;
     }
     let missing = |it: &KeptPeaks| it.peaks.flops.value.is_none() || it.peaks.bytes.value.is_none();
-    Ok(if stop.is_set() { ExitCode::from(130) } else { ExitCode::from(u8::from(results.records.iter().any(missing))) })
+    let failed = !saved || results.records.iter().any(missing);
+    Ok(if stop.is_set() { ExitCode::from(130) } else { ExitCode::from(u8::from(failed)) })
 }

@@ -10,7 +10,7 @@ use super::agreement::{self, SharedReferences};
 use super::caches::Caches;
 use super::executor::Children;
 use super::kept_peaks::PeaksCache;
-use super::output::{complain, live_mode, pretty, print};
+use super::output::{live_mode, pretty, print, save};
 use super::{CommandError, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, RunArgs};
@@ -77,7 +77,7 @@ impl Run<'_> {
             let job = Job::Verify { gate: gate.clone(), cache: Some(self.caches.kept().to_owned()) };
             let done = self.executor.execute(&job, &mut |event| live.event(&label, event));
             results.finish_gate(agreement::record(gate, done));
-            self.save(results) && !self.stop.is_set()
+            save(self.output, results) && !self.stop.is_set()
         }))
     }
 
@@ -133,7 +133,7 @@ impl Run<'_> {
         let detail = record.failure().map_or_else(String::new, ToString::to_string);
         live.cell_finished(&label, record.failure().is_none(), &detail);
         results.finish_cell(record);
-        self.save(results)
+        save(self.output, results)
     }
 
     /// Adds the peaks of every device that cells ran on; false if the results could not be kept.
@@ -145,26 +145,11 @@ impl Run<'_> {
             }
             live.message(&format!("peaks of {}, {}, {}", wanted.backend, wanted.mode, wanted.precision));
             results.add_peaks(cache.found(wanted, false).peaks);
-            if !self.save(results) {
+            if !save(self.output, results) {
                 return false;
             }
         }
         true
-    }
-
-    /// Writes the results; if their place fails, beside the system's temporary files, so that nothing is lost.
-    fn save(&self, results: &Results) -> bool {
-        let Err(error) = store::write_atomic(self.output, results) else {
-            return true;
-        };
-        complain(&format!("error: {error}"));
-        let name = self.output.file_name().unwrap_or("benchmark_results.json".as_ref());
-        let refuge = std::env::temp_dir().join(name);
-        match store::write_atomic(&refuge, results) {
-            Ok(()) => complain(&format!("what was measured so far is in `{}`", refuge.display())),
-            Err(error) => complain(&format!("error: {error}")),
-        }
-        false
     }
 }
 

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use super::caches;
 use super::executor::Children;
-use super::output::{complain, live_mode, pretty, print};
+use super::output::{complain, live_mode, pretty, print, save};
 use super::{CommandError, available, planned};
 use crate::backends;
 use crate::cli::{OutputArgs, VerifyArgs};
@@ -36,19 +36,18 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let mut results = VerificationResults::new(std::env::args().collect(), Environment::read(backends::features()));
     let mut live = Live::new(live_mode(arguments.print), gates.len());
+    let mut saved = true;
     for gate in gates {
         let label = format!("{} · {} · {}", gate.backend, gate.mode, gate.precision);
         live.cell_started(&label);
         let job = Job::Verify { gate: gate.clone(), cache: Some(caches::kept()) };
         let done = executor.execute(&job, &mut |event| live.event(&label, event));
         let record = GateRecord::new(gate, done);
+        results.gates.push(record.clone());
         live.cell_finished(&label, true, "");
-        live.aside(|| show(&label, &record, arguments.print))?;
-        results.gates.push(record);
-        if let Some(path) = output {
-            store::write_atomic(path, &results)?;
-        }
-        if stop.is_set() {
+        saved = output.is_none_or(|path| save(path, &results));
+        live.aside(|| show(&label, &record.outcome, arguments.print))?;
+        if !saved || stop.is_set() {
             break;
         }
     }
@@ -56,17 +55,23 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     if arguments.print.json {
         print(&pretty(&results))?;
     }
-    Ok(if stop.is_set() { ExitCode::from(130) } else { verdict(&results.gates) })
+    Ok(if stop.is_set() {
+        ExitCode::from(130)
+    } else if !saved {
+        ExitCode::FAILURE
+    } else {
+        verdict(&results.gates)
+    })
 }
 
-fn show(label: &str, record: &GateRecord, print_as: OutputArgs) -> Result<(), CommandError> {
-    if !print_as.json && !print_as.quiet {
-        let shown = verification(&record.outcome, print_as.verbose);
-        if !shown.is_empty() {
-            print(&format!("{label}\n{shown}"))?;
-        }
+fn show(label: &str, outcome: &GateOutcome, print_as: OutputArgs) -> Result<(), CommandError> {
+    if !print_as.json
+        && !print_as.quiet
+        && let Some(checks) = verification(outcome, print_as.verbose)
+    {
+        print(&format!("{label}\n{checks}"))?;
     }
-    if let GateOutcome::Incomplete { failure, .. } = &record.outcome {
+    if let GateOutcome::Incomplete { failure, .. } = outcome {
         complain(&format!("error: verification on {label}: {failure}"));
         if !failure.stderr.is_empty() {
             complain(&failure.stderr);
@@ -75,18 +80,18 @@ fn show(label: &str, record: &GateRecord, print_as: OutputArgs) -> Result<(), Co
     Ok(())
 }
 
+/// What is wrong outranks what is missing, and that outranks what cannot be had here.
 fn verdict(gates: &[GateRecord]) -> ExitCode {
-    let mut failures = gates.iter().filter_map(|gate| match &gate.outcome {
-        GateOutcome::Incomplete { failure, .. } => Some(failure.kind),
-        _ => None,
-    });
-    if gates.iter().any(|gate| gate.outcome.report().is_some_and(|report| report.failed() > 0)) {
-        ExitCode::from(3)
-    } else if failures.clone().any(|kind| kind != FailureKind::Unsupported) {
-        ExitCode::FAILURE
-    } else if failures.next().is_none() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(2)
+    let codes: Vec<u8> = gates.iter().map(|gate| code(&gate.outcome)).collect();
+    ExitCode::from([3, 1, 2].into_iter().find(|code| codes.contains(code)).unwrap_or(0))
+}
+
+fn code(outcome: &GateOutcome) -> u8 {
+    match outcome {
+        GateOutcome::Passed { .. } => 0,
+        GateOutcome::Failed { .. } => 3,
+        GateOutcome::Incomplete { report: Some(report), .. } if report.failed() > 0 => 3,
+        GateOutcome::Incomplete { failure, .. } if failure.kind == FailureKind::Unsupported => 2,
+        GateOutcome::Incomplete { .. } => 1,
     }
 }

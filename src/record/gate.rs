@@ -108,16 +108,16 @@ impl GateRecord {
 
     /// Why the gate does not hold for a variant, if it does not.
     fn objection(&self, variant: &str) -> Option<String> {
-        let report = match &self.outcome {
-            GateOutcome::Incomplete { failure, .. } => return Some(format!("the correctness gate failed: {failure}")),
-            GateOutcome::Passed { report } | GateOutcome::Failed { report } => report,
-        };
-        let checks: Vec<&Check> = report.checks.iter().filter(|check| check.variant == variant).collect();
+        let made = self.outcome.report().into_iter().flat_map(|report| &report.checks);
+        let checks: Vec<&Check> = made.filter(|check| check.variant == variant).collect();
         let failed: Vec<&&Check> = checks.iter().filter(|check| !check.passed).collect();
-        match failed.first() {
+        match (failed.first(), &self.outcome) {
+            (_, GateOutcome::Incomplete { failure, .. }) if checks.is_empty() => {
+                Some(format!("the correctness gate failed: {failure}"))
+            }
             _ if checks.is_empty() => Some(format!("the correctness gate made no check of `{variant}`")),
-            None => None,
-            Some(first) => Some(format!(
+            (None, _) => None,
+            (Some(first), _) => Some(format!(
                 "the correctness gate failed: {} of {} checks of `{variant}`, the first of them {}",
                 failed.len(),
                 checks.len(),
@@ -131,6 +131,7 @@ impl GateRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerificationResults {
     /// Version of this layout.
+    #[schemars(extend("const" = 1))]
     pub schema_version: u32,
     /// When it was begun, in UTC.
     pub timestamp: String,
@@ -169,7 +170,7 @@ pub struct Agreement {
 pub(super) fn agreements(gates: &[GateRecord], cells: &[CellSpec]) -> Vec<Agreement> {
     let of = |cell: &CellSpec| {
         let gate = gates.iter().find(|gate| gate.covers(cell))?;
-        let (GateOutcome::Passed { report } | GateOutcome::Failed { report }) = &gate.outcome else { return None };
+        let report = gate.outcome.report()?;
         let checks = || report.checks.iter().filter(|check| check.variant == cell.variant);
         let held = |check: &&Check| check.what == "logits" || check.what.starts_with("grad.");
         Some(Agreement {

@@ -26,6 +26,7 @@ pub struct OperationsRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationsResults {
     /// Version of this layout.
+    #[schemars(extend("const" = 1))]
     pub schema_version: u32,
     /// When it was written, in UTC.
     pub timestamp: String,

@@ -96,6 +96,23 @@ fn without_a_passed_gate_there_is_no_ratio() {
 }
 
 #[test]
+fn a_gate_that_broke_off_holds_for_the_variants_that_were_through() {
+    let mut results = planned();
+    let complete = gate(&results, 1e-7);
+    let mut report = complete.outcome.report().cloned().expect("checks");
+    report.checks.retain(|check| check.variant != "example-without-loss");
+    let failure = Failure::new(FailureKind::TimedOut, "not done within the limit");
+    results.finish_gate(GateRecord { outcome: GateOutcome::Incomplete { failure, report: Some(report) }, ..complete });
+    for (cell, step_ms) in [(0, 30), (1, 20), (2, 25)] {
+        results.finish_cell(record(&results, cell, observations(step_ms, 100), None));
+    }
+    assert_eq!(results.comparison.training.speedup, Some(1.5));
+    let ratios = |pair: &PairRecord| (pair.comparison.training.speedup, pair.comparison.reason.clone());
+    let (ratio, reason) = ratios(results.comparisons.last().expect("a pair"));
+    assert!(ratio.is_none() && reason.is_some_and(|why| why.contains("not done within the limit")));
+}
+
+#[test]
 fn a_gate_that_the_user_disabled_leaves_ratios_unverified() {
     let mut results = with_policy(GatePolicy::Disabled);
     results.finish_cell(record(&results, 0, observations(30, 100), None));

@@ -100,8 +100,9 @@ fn gates(results: &Results, style: Style) -> String {
                 style.bad("verification failed:"),
                 verify::failed(report)
             ),
-            GateOutcome::Incomplete { failure, .. } => {
-                format!("{} {failure}\n{}", style.bad("verification failed:"), tail(&failure.stderr))
+            GateOutcome::Incomplete { failure, report } => {
+                let wrong = report.as_ref().filter(|report| report.failed() > 0).map_or(String::new(), verify::failed);
+                format!("{} {failure}\n{}{wrong}", style.bad("verification failed:"), tail(&failure.stderr))
             }
         });
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::tables::each_once;
 use super::units::time;
 use crate::spec::Event;
 
@@ -35,7 +34,7 @@ impl Live {
     #[must_use]
     pub fn new(mode: LiveMode, cells: usize) -> Self {
         let target = if mode == LiveMode::Bar { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} cells · {msg}");
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} · {msg}");
         let bar = ProgressBar::with_draw_target(Some(cells as u64), target)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self { mode, bar, drawn: Instant::now() }
@@ -117,8 +116,8 @@ fn described(event: &Event) -> Option<String> {
         }
         Event::OperationObserved(observation) => Some(format!("{}, {}", observation.operation, observation.pass)),
         Event::Verified(report) => {
-            let variants = each_once(report.checks.iter().map(|check| &check.variant)).join(", ");
-            Some(format!("{variants}: {} of {} checks failed", report.failed(), report.checks.len()))
+            let variant = &report.checks.first()?.variant;
+            Some(format!("{variant}: {} of {} checks failed", report.failed(), report.checks.len()))
         }
         Event::Found { .. } | Event::Peaks(_) | Event::Observed(_) | Event::Finished | Event::Failed(_) => None,
     }

@@ -8,10 +8,10 @@ use crate::spec::{Check, VerifyReport};
 /// Gradients shown of each variant unless all are asked for.
 const WORST_GRADIENTS: usize = 3;
 
-/// The checks as a table, then the verdict; nothing if none was made. Of the gradients only the worst, unless `all` are wanted.
+/// The checks as a table, then the verdict; `None` if none was made. Of the gradients only the worst, unless `all` are wanted.
 #[must_use]
-pub fn verification(outcome: &GateOutcome, all: bool) -> String {
-    let Some(report) = outcome.report() else { return String::new() };
+pub fn verification(outcome: &GateOutcome, all: bool) -> Option<String> {
+    let report = outcome.report()?;
     let mut rows = Vec::new();
     let mut left_out = 0;
     for variant in each_once(report.checks.iter().map(|check| &check.variant)) {
@@ -35,7 +35,7 @@ pub fn verification(outcome: &GateOutcome, all: bool) -> String {
     } else {
         String::new()
     };
-    format!("{}{more}{verdict} against {}\n", table(&header(), &rows), report.reference)
+    Some(format!("{}{more}{verdict} against {}\n", table(&header(), &rows), report.reference))
 }
 
 /// The failing checks alone.
