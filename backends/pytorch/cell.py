@@ -16,6 +16,7 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
 import time
 
@@ -443,7 +444,7 @@ class Bench:
             name, threads = torch.cuda.get_device_name(), None
         else:
             name, threads = processor(), torch.get_num_threads()
-        return {"backend": "pytorch", "device": self.spec["backend"], "name": f"{name}, PyTorch {torch.__version__}", "threads": threads}
+        return {"backend": "pytorch", "device": self.spec["backend"], "name": name, "driver": reached_by(self.cuda), "threads": threads}
 
     # Proof of numbers, against a reference file.
 
@@ -531,6 +532,19 @@ def resident(key):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
 
 
+def reached_by(cuda):
+    """PyTorch with its version, and NVIDIA's driver where that tells its own."""
+    library = f"PyTorch {torch.__version__}"
+    if not cuda:
+        return library
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        return library
+    return f"{library}, NVIDIA driver {told[0]}" if told else library
+
+
 def processor():
     with open("/proc/cpuinfo") as info:
         return next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), "processor")
@@ -545,7 +559,7 @@ def devices(emit):
     names = [("cuda", torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)] if torch.cuda.is_available() else []
     names.append(("cpu", processor(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     suffix = {"cuda": "", "cpu": ":cpu" if len(names) > 1 else ""}
-    found = [{"device": f"pytorch:{execution}{suffix[kind]}", "name": name, "driver": f"PyTorch {torch.__version__}",
+    found = [{"device": f"pytorch:{execution}{suffix[kind]}", "name": name, "driver": reached_by(kind == "cuda"),
               "memory_bytes": memory, "dtypes": ["f64", "f32", "bf16"], "device_clock": kind == "cuda"} for kind, name, memory in names for execution in EXECUTIONS]
     emit("found", devices=found, capabilities={"fusion": True, "autotune": True, "graph_capture": torch.cuda.is_available(), "tf32": False, "mixed": torch.cuda.is_available(), "synchronous": False})
 

@@ -194,7 +194,9 @@ fn differences(before: &Results, after: &Results) -> Vec<Difference> {
     let facts = |results: &Results| {
         let mut facts = Vec::new();
         let device = results.cells.iter().find_map(|cell| cell.device.as_ref());
-        facts.push(("device".to_owned(), device.map_or(Value::Null, |device| device.name.clone().into())));
+        let told = |fact: Option<&str>| fact.map_or(Value::Null, Value::from);
+        facts.push(("device".to_owned(), told(device.map(|device| device.name.as_str()))));
+        facts.push(("driver".to_owned(), told(device.and_then(|device| device.driver.as_deref()))));
         let environment = serde_json::to_value(&results.environment).expect("an environment serialises");
         flatten("", &environment, &mut facts);
         facts

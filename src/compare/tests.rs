@@ -51,10 +51,12 @@ fn what_is_not_comparable_is_refused_with_its_reason() {
     let mut after = run(&[100, 101]);
     after.cells[0].spec.model.hidden_size *= 2;
     after.environment.rustc = Some("rustc 1.96.0".to_owned());
+    after.cells[0].device.as_mut().expect("a device").driver = Some("a driver 2.0".to_owned());
     let comparison = compare(&before, &after);
     assert!(comparison.cells[0].refused.as_ref().is_some_and(|reason| reason.contains("different work")));
     assert!(comparison.cells[1].refused.is_none());
-    assert_eq!(comparison.environment[0].fact, "rustc");
+    let facts: Vec<&str> = comparison.environment.iter().map(|difference| difference.fact.as_str()).collect();
+    assert_eq!(facts, ["driver", "rustc"]);
     after.environment.debug_assertions = true;
     assert!(compare(&before, &after).cells.iter().all(|cell| cell.refused.is_some()));
 }

@@ -51,10 +51,12 @@ fn every_backend_reproduces_the_golden_numbers() {
     let world = World::new();
     // Without fusion and with the cheapest tuning, which on a processor takes minutes at these sizes otherwise.
     for backend in ["vulkan", "tch:cpu", "pytorch:eager"] {
-        let arguments = ["verify", "--no-compile", "--backend", backend, "--reference", &golden()];
+        let arguments = ["verify", "--no-compile", "--backend", backend, "--reference", &golden(), "-o", "v.json"];
         let (code, out, err) = ran(&mut patient(&world, &arguments));
         assert_eq!(code, 0, "{backend}: {out}{err}");
     }
+    let library = &world.json("v.json")["gates"][0]["device"]["driver"];
+    assert!(library.as_str().is_some_and(|library| library.starts_with("PyTorch 2")), "{library}");
 }
 
 #[test]
