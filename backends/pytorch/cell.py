@@ -556,11 +556,11 @@ def write(path, text):
 
 
 def devices(emit):
-    names = [("cuda", torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)] if torch.cuda.is_available() else []
-    names.append(("cpu", processor(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    names = [("cuda", torch.cuda.get_device_name(), reached_by(True), torch.cuda.get_device_properties(0).total_memory)] if torch.cuda.is_available() else []
+    names.append(("cpu", processor(), reached_by(False), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     suffix = {"cuda": "", "cpu": ":cpu" if len(names) > 1 else ""}
-    found = [{"device": f"pytorch:{execution}{suffix[kind]}", "name": name, "driver": reached_by(kind == "cuda"),
-              "memory_bytes": memory, "dtypes": ["f64", "f32", "bf16"], "device_clock": kind == "cuda"} for kind, name, memory in names for execution in EXECUTIONS]
+    found = [{"device": f"pytorch:{execution}{suffix[kind]}", "name": name, "driver": driver,
+              "memory_bytes": memory, "dtypes": ["f64", "f32", "bf16"], "device_clock": kind == "cuda"} for kind, name, driver, memory in names for execution in EXECUTIONS]
     emit("found", devices=found, capabilities={"fusion": True, "autotune": True, "graph_capture": torch.cuda.is_available(), "tf32": False, "mixed": torch.cuda.is_available(), "synchronous": False})
 
 

@@ -10,7 +10,7 @@ use crate::cli::FitArgs;
 use crate::config;
 use crate::fit::Search;
 use crate::model::Registry;
-use crate::record::{Environment, FitResults, Grown, store};
+use crate::record::{FitResults, Grown, Origin, store};
 use crate::report::fit::largest;
 use crate::runner::StopFlag;
 use crate::spec::{CellSpec, FailureKind, Job, TuningCache, Workload};
@@ -47,10 +47,7 @@ pub(crate) fn run(arguments: &FitArgs, registry: &Registry) -> Result<ExitCode, 
         }
     }
     let mut results = FitResults {
-        schema_version: 1,
-        timestamp: jiff::Timestamp::now().to_string(),
-        command: std::env::args().collect(),
-        environment: Environment::read(backends::features()),
+        origin: Origin::here(backends::features()),
         grown: search.grown,
         workload: search.workload,
         memory_limit_bytes: search.memory_limit_bytes,

@@ -8,7 +8,7 @@ use crate::backends;
 use crate::cli::OpsArgs;
 use crate::config;
 use crate::model::Registry;
-use crate::record::{Environment, OperationsRecord, OperationsResults, PeaksRecord, store};
+use crate::record::{OperationsRecord, OperationsResults, Origin, PeaksRecord, store};
 use crate::report::ops::operations;
 use crate::runner::{Executor, StopFlag};
 use crate::spec::{DeviceSpec, Job, Operation, OperationsSpec, StepSpec};
@@ -41,7 +41,8 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
     }
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
-    let mut results = OperationsResults::new(std::env::args().collect(), Environment::read(backends::features()));
+    let mut results =
+        OperationsResults { origin: Origin::here(backends::features()), peaks: Vec::new(), records: Vec::new() };
     let cache = PeaksCache::new(&executor);
     let mut saved = true;
     for spec in specs {
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: &OpsArgs, registry: &Registry) -> Result<ExitCode, 
         let device = DeviceSpec { backend: spec.backend.clone(), mode: spec.mode, precision: spec.precision };
         let opened = done.device.as_ref().filter(|_| !stop.is_set());
         let peaks = opened.map(|opened| {
-            let wanted = PeaksRecord::unmeasured(device, &opened.name, &results.environment);
+            let wanted = PeaksRecord::unmeasured(device, &opened.name, &results.origin.environment);
             let known = results.peaks.iter().position(|known| known.same_device(&wanted));
             let known = known.unwrap_or_else(|| {
                 results.peaks.push(cache.found(wanted, false).peaks);

@@ -8,7 +8,7 @@ use crate::backends;
 use crate::cli::PeaksArgs;
 use crate::config;
 use crate::model::Registry;
-use crate::record::{Environment, KeptPeaks, PeaksRecord, PeaksResults, store};
+use crate::record::{KeptPeaks, Origin, PeaksRecord, PeaksResults, store};
 use crate::report::peaks::peaks;
 use crate::runner::{Executor, StopFlag};
 use crate::spec::{DeviceSpec, Job, Peaks};
@@ -30,19 +30,13 @@ pub(crate) fn run(arguments: &PeaksArgs, registry: &Registry) -> Result<ExitCode
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
     let cache = PeaksCache::new(&executor);
-    let mut results = PeaksResults {
-        schema_version: 1,
-        timestamp: jiff::Timestamp::now().to_string(),
-        command: std::env::args().collect(),
-        environment: Environment::read(backends::features()),
-        records: Vec::new(),
-    };
+    let mut results = PeaksResults { origin: Origin::here(backends::features()), records: Vec::new() };
     for spec in specs {
         // Peaks are kept under the device's name, which the device tells.
         let job = Job::Open { spec: spec.clone(), cache: Some(caches::kept()), peaks: false };
         let done = executor.execute(&job, &mut |_| {});
         let name = done.device.map_or_else(|| spec.backend.clone(), |device| device.name);
-        let wanted = PeaksRecord::unmeasured(spec, &name, &results.environment);
+        let wanted = PeaksRecord::unmeasured(spec, &name, &results.origin.environment);
         let found = match done.failure {
             Some(failure) => KeptPeaks { peaks: wanted.filled(Peaks::default(), &failure.to_string()), file: None },
             None => cache.found(wanted, arguments.refresh),

@@ -9,7 +9,7 @@ use crate::cli::{OutputArgs, VerifyArgs};
 use crate::config;
 use crate::model::Registry;
 use crate::plan::verifications;
-use crate::record::{Environment, GateOutcome, GateRecord, VerificationResults, store};
+use crate::record::{GateOutcome, GateRecord, Origin, VerificationResults, store};
 use crate::report::live::Live;
 use crate::report::verify::verification;
 use crate::runner::{Executor, StopFlag};
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &VerifyArgs, registry: &Registry) -> Result<ExitCod
     }
     let stop = StopFlag::install()?;
     let executor = Children::new(&experiment.limits, stop.clone(), arguments.print.verbose)?;
-    let mut results = VerificationResults::new(std::env::args().collect(), Environment::read(backends::features()));
+    let mut results = VerificationResults { origin: Origin::here(backends::features()), gates: Vec::new() };
     let mut live = Live::new(live_mode(arguments.print), gates.len());
     let mut saved = true;
     for gate in gates {

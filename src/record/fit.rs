@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
+use super::Origin;
 use crate::spec::{CellSpec, Failure, Figure, Workload};
 
 /// What is made larger until it no longer fits.
@@ -59,15 +59,9 @@ pub struct FitRecord {
 /// The results file of `burnmark fit`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FitResults {
-    /// Version of this layout.
-    #[schemars(extend("const" = 1))]
-    pub schema_version: u32,
-    /// When it was written, in UTC.
-    pub timestamp: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Where and with what it was made.
-    pub environment: Environment,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// What was made larger.
     pub grown: Grown,
     /// Of which workload one step had to fit.

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
+use super::Origin;
 use crate::runner::Collected;
 use crate::spec::{Applied, CellSpec, Check, DeviceReport, Failure, FailureKind, VerifyReport, VerifySpec};
 
@@ -130,25 +130,11 @@ impl GateRecord {
 /// The results file of `burnmark verify`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VerificationResults {
-    /// Version of this layout.
-    #[schemars(extend("const" = 1))]
-    pub schema_version: u32,
-    /// When it was begun, in UTC.
-    pub timestamp: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Where and with what it was made.
-    pub environment: Environment,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// One entry a backend, mode and precision.
     pub gates: Vec<GateRecord>,
-}
-
-impl VerificationResults {
-    /// Nothing proven yet.
-    pub fn new(command: Vec<String>, environment: Environment) -> Self {
-        let timestamp = jiff::Timestamp::now().to_string();
-        Self { schema_version: 1, timestamp, command, environment, gates: Vec::new() }
-    }
 }
 
 /// How far a cell's model computes from what it was held against.

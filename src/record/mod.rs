@@ -17,6 +17,7 @@ mod gate;
 mod ladder;
 mod metric;
 mod operations;
+mod origin;
 mod peaks;
 mod results;
 mod roofline;
@@ -39,6 +40,7 @@ pub use gate::{Agreement, GateOutcome, GatePolicy, GateRecord, VerificationResul
 pub use ladder::LadderStep;
 pub use metric::Metric;
 pub use operations::{OperationsRecord, OperationsResults};
+pub use origin::Origin;
 pub use peaks::{KeptPeaks, Peak, PeaksRecord, PeaksResults};
 pub use results::{Results, SCHEMA_VERSION, Setup};
 pub use roofline::{Roof, Roofline};

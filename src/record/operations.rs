@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Environment, PeaksRecord};
+use super::{Origin, PeaksRecord};
 use crate::spec::{Applied, DeviceReport, Failure, OperationObservation, OperationsSpec, Peaks};
 
 /// Operations measured by one child at one size.
@@ -25,15 +25,9 @@ pub struct OperationsRecord {
 /// The results file of `burnmark ops`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationsResults {
-    /// Version of this layout.
-    #[schemars(extend("const" = 1))]
-    pub schema_version: u32,
-    /// When it was written, in UTC.
-    pub timestamp: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Where and with what it was made.
-    pub environment: Environment,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// What the devices can do at most, with where that comes from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peaks: Vec<PeaksRecord>,
@@ -42,12 +36,6 @@ pub struct OperationsResults {
 }
 
 impl OperationsResults {
-    /// No record yet.
-    pub fn new(command: Vec<String>, environment: Environment) -> Self {
-        let timestamp = jiff::Timestamp::now().to_string();
-        Self { schema_version: 1, timestamp, command, environment, peaks: Vec::new(), records: Vec::new() }
-    }
-
     /// Whether every operation was measured and computes what its reference does.
     pub fn complete(&self) -> bool {
         self.records.iter().all(|record| record.failure.is_none())

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Environment;
+use super::{Environment, Origin};
 use crate::spec::{CellSpec, DeviceSpec, Mode, Peaks, Precision};
 
 /// What a device can do at most, in a unit of its own.
@@ -120,15 +120,9 @@ pub struct KeptPeaks {
 /// The results file of `burnmark peaks`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeaksResults {
-    /// Version of this layout.
-    #[schemars(extend("const" = 1))]
-    pub schema_version: u32,
-    /// When it was written, in UTC.
-    pub timestamp: String,
-    /// The command line.
-    pub command: Vec<String>,
-    /// Where and with what it was made.
-    pub environment: Environment,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// One entry a backend, mode and precision.
     pub records: Vec<KeptPeaks>,
 }

@@ -85,7 +85,7 @@ fn median_ms(timing: &Timing) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Environment;
+    use crate::record::Origin;
     use crate::spec::{Mode, ModelConfig, Operation, OperationsSpec, Pass, Peaks, Precision, StepSpec, Work};
 
     #[test]
@@ -124,7 +124,8 @@ mod tests {
             observations: vec![observation(Some(1e-6)), observation(Some(1e-3)), observation(None)],
             failure: None,
         };
-        let mut results = OperationsResults::new(Vec::new(), Environment::read(Vec::new()));
+        let mut results =
+            OperationsResults { origin: Origin::here(Vec::new()), peaks: Vec::new(), records: Vec::new() };
         results.records.push(record);
         assert!(!results.agrees() && results.complete());
         insta::assert_snapshot!(operations(&results));

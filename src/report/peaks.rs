@@ -44,7 +44,7 @@ fn provenance(kept: &KeptPeaks) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Environment, PeaksRecord, fixtures};
+    use crate::record::{Origin, PeaksRecord, fixtures};
     use crate::spec::Peaks;
 
     #[test]
@@ -53,10 +53,7 @@ mod tests {
         let gpu = PeaksRecord { backend: "cuda".to_owned(), device: "Some GPU".to_owned(), ..known.clone() };
         let failed = gpu.filled(Peaks::default(), "unsupported: no driver");
         let results = PeaksResults {
-            schema_version: 1,
-            timestamp: String::new(),
-            command: Vec::new(),
-            environment: Environment::read(Vec::new()),
+            origin: Origin::here(Vec::new()),
             records: vec![
                 KeptPeaks { peaks: known, file: Some("folder/flex-Some-CPU.json".into()) },
                 KeptPeaks { peaks: failed, file: None },
