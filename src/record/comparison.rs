@@ -246,7 +246,7 @@ impl Reasons {
     ) -> Option<Pair> {
         for (side, (figure, reason)) in [("baseline", baseline), ("optimised", optimised)] {
             match figure {
-                None => self.add(format!("{side}: {}", reason.unwrap_or("no figure"))),
+                None => self.add(reason.map_or_else(|| format!("{side}: no figure"), str::to_owned)),
                 Some(figure) if figure <= 0.0 => self.add(format!("{side}: {what} is zero")),
                 Some(_) => {}
             }

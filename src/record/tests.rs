@@ -129,7 +129,9 @@ fn a_failed_cell_keeps_what_was_measured() {
     assert!(cell.workloads().training.is_some() && cell.workloads().inference.is_none());
     let pair = &results.comparisons[1].comparison;
     assert_eq!((pair.training.speedup, pair.inference.speedup), (Some(1.2), None));
-    assert!(pair.inference.reason.as_deref().is_some_and(|reason| reason.contains("SIGABRT")));
+    let why = cell.failure().map(ToString::to_string);
+    assert!(why.as_deref().is_some_and(|reason| reason.contains("SIGABRT")));
+    assert_eq!(pair.inference.reason, why);
 }
 
 #[test]
