@@ -186,14 +186,9 @@ fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: 
         let optimizer = sides.map(|side| side.optimizer_time.as_ref().and_then(|times| times.mean_ms));
         rows.push(row("  of it optimiser", optimizer, time, String::new()));
     }
-    rows.extend(memory_rows(
-        sides.map(|side| &side.memory),
-        change.memory_reduction_mb,
-        change.memory_reduction_percent,
-    ));
-    let [baseline, optimised] = sides;
-    let reasons = [&baseline.wall_clock_time.reason, &optimised.wall_clock_time.reason, &baseline.memory.reason];
-    table(&header(results), &rows) + &notes(reasons.into_iter().chain([&optimised.memory.reason, &change.reason]))
+    let memory = sides.map(|side| &side.memory);
+    rows.extend(memory_rows(memory, change.memory_reduction_mb, change.memory_reduction_percent));
+    table(&header(results), &rows) + &gaps(times, memory, &change.reason)
 }
 
 fn generation(results: &Results, change: &GenerationComparison) -> String {
@@ -209,15 +204,16 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
     rows.push(row("whole generation", sides.map(|side| side.total_generation.mean_ms), time, String::new()));
     let latency = or_missing(change.latency_reduction_percent, |less| format!("latency {}", percent(-less)));
     rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, latency));
-    rows.extend(memory_rows(
-        sides.map(|side| &side.memory),
-        change.memory_reduction_mb,
-        change.memory_reduction_percent,
-    ));
-    let [baseline, optimised] = sides;
-    let reasons = [&baseline.first_token_latency.reason, &optimised.first_token_latency.reason, &change.reason];
-    table(&header(results), &rows)
-        + &notes(reasons.into_iter().chain([&baseline.memory.reason, &optimised.memory.reason]))
+    let memory = sides.map(|side| &side.memory);
+    rows.extend(memory_rows(memory, change.memory_reduction_mb, change.memory_reduction_percent));
+    table(&header(results), &rows) + &gaps(first, memory, &change.reason)
+}
+
+/// Why figures of a table are missing. What a ratio lacks because its sides do is told as theirs.
+fn gaps(times: [&Times; 2], memory: [&Memory; 2], change: &Option<String>) -> String {
+    let sides = times.map(|times| &times.reason).into_iter().chain(memory.map(|memory| &memory.reason));
+    let told = tables::each_once(sides.clone().flatten()).join("; ");
+    notes(sides.chain([change].into_iter().filter(|change| change.as_deref() != Some(&told))))
 }
 
 /// Every reason once, below the table whose gaps it explains.

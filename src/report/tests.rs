@@ -1,7 +1,7 @@
 use super::*;
 use crate::record::fixtures::{gate, measured, observations, planned, record};
 use crate::record::{GateOutcome, Results};
-use crate::spec::{Check, Ending, Failure, FailureKind, Observation, VerifyReport};
+use crate::spec::{Check, Ending, Failure, FailureKind, Figure, Observation, VerifyReport};
 
 #[test]
 fn the_summary_of_a_run() {
@@ -23,6 +23,23 @@ fn a_peak_that_is_missing_says_why_once() {
     results.add_peaks(peaks);
     for text in [console::summary(&results, Style::default()), markdown::document(&results)] {
         assert_eq!(text.matches("n/a: no such peak").count(), 1, "{text}");
+    }
+}
+
+#[test]
+fn what_a_ratio_lacks_because_its_sides_do_is_told_once() {
+    let mut results = planned();
+    for (cell, why) in ["no counter here", "none there"].into_iter().enumerate() {
+        let mut seen = observations(30, 100);
+        for observation in &mut seen {
+            observation.memory.peak = Figure::missing("counting allocator", why);
+        }
+        results.finish_cell(record(&results, cell, seen, None));
+    }
+    let summary = console::summary(&results, Style::default());
+    let (training, _) = summary.split_once("Inference Performance").expect("both tables");
+    for why in ["no counter here", "none there"] {
+        assert_eq!(training.matches(why).count(), 1, "{training}");
     }
 }
 
