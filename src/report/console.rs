@@ -35,7 +35,7 @@ pub fn summary(results: &Results, style: Style) -> String {
     if !results.peaks.is_empty() {
         let it = tables::rooflines(results);
         text.push_str(&format!("\n{}\n{}", style.bold("Roofline"), table(&it.header, &it.rows)));
-        text.push_str(&notes(results.rooflines.iter().map(|it| &it.reason)));
+        text.push_str(&notes(results.rooflines.iter().filter_map(|it| it.reason.as_ref())));
     }
     for steps in tables::ladders(results) {
         let title = style.bold("Attribution");
@@ -188,7 +188,7 @@ fn steps(results: &Results, of: impl Fn(&ClassicModel) -> &StepFigures, change: 
     }
     let memory = sides.map(|side| &side.memory);
     rows.extend(memory_rows(memory, change.memory_reduction_mb, change.memory_reduction_percent));
-    table(&header(results), &rows) + &gaps(times, memory, &change.reason)
+    table(&header(results), &rows) + &gaps(times, memory, change.reason.as_ref())
 }
 
 fn generation(results: &Results, change: &GenerationComparison) -> String {
@@ -206,19 +206,19 @@ fn generation(results: &Results, change: &GenerationComparison) -> String {
     rows.push(row("tokens", sides.map(|side| side.throughput.tokens_per_sec), rate, latency));
     let memory = sides.map(|side| &side.memory);
     rows.extend(memory_rows(memory, change.memory_reduction_mb, change.memory_reduction_percent));
-    table(&header(results), &rows) + &gaps(first, memory, &change.reason)
+    table(&header(results), &rows) + &gaps(first, memory, change.reason.as_ref())
 }
 
 /// Why figures of a table are missing. What a ratio lacks because its sides do is told as theirs.
-fn gaps(times: [&Times; 2], memory: [&Memory; 2], change: &Option<String>) -> String {
-    let sides = times.map(|times| &times.reason).into_iter().chain(memory.map(|memory| &memory.reason));
-    let told = tables::each_once(sides.clone().flatten()).join("; ");
-    notes(sides.chain([change].into_iter().filter(|change| change.as_deref() != Some(&told))))
+fn gaps(times: [&Times; 2], memory: [&Memory; 2], change: Option<&String>) -> String {
+    let sides = times.map(|times| &times.reason).into_iter().chain(memory.map(|memory| &memory.reason)).flatten();
+    let told = tables::each_once(sides.clone()).join("; ");
+    notes(sides.chain(change.filter(|change| **change != told)))
 }
 
 /// Every reason once, below the table whose gaps it explains.
-fn notes<'a>(reasons: impl Iterator<Item = &'a Option<String>>) -> String {
-    tables::each_once(reasons.flatten()).iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
+fn notes<'a>(reasons: impl Iterator<Item = &'a String>) -> String {
+    tables::each_once(reasons).iter().map(|reason| format!("  {MISSING}: {reason}\n")).collect()
 }
 
 /// One row a cell: the mean of each workload, its ratio to the cell's baseline, and how far its model computes from what
